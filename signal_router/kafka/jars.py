@@ -1,6 +1,6 @@
 """Apache Kafka's jars: a pinned list with SHA-256, a cache filled once, every file checked before each use.
 
-The resolver library only warns about a bad checksum, so the list `kafka-jars.txt` next to this module decides what may run.
+The resolver library only warns about a bad checksum, so `kafka-jars.txt` next to this module decides what may run.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ def kafka_jars(
 ) -> tuple[Path, ...]:
     """Returns the paths of all pinned jars, fetching into the cache what is missing or damaged.
 
-    With `SIGNAL_ROUTER_KAFKA_JARS` set nothing is fetched. Blocks while fetching (44 MB the first time); several processes
-    may call it at once: one fetches, the others wait. `fetch(jar, scratch folder)` returns the path of the file it brought.
+    With `SIGNAL_ROUTER_KAFKA_JARS` set nothing is fetched. Blocks while fetching (44 MB the first time); several
+    processes may call it at once: one fetches, the others wait. `fetch(jar, scratch folder)` returns the path of the
+    file it brought.
 
     Raises:
         BrokerError: a jar cannot be fetched, or differs from its checksum after a second try.
@@ -137,7 +138,7 @@ def _fetch_all(missing: Sequence[Jar], folder: Path, fetch: Callable[[Jar, Path]
 
 
 def _fetch_one(jar: Jar, folder: Path, scratch: Path, fetch: Callable[[Jar, Path], Path]) -> None:
-    """Brings one jar and renames it into the cache only when its content is right; a damaged one is fetched once more."""
+    """Brings one jar and renames it into the cache only when it is intact; a damaged one is fetched once more."""
     for attempt in (1, 2):
         try:
             path = fetch(jar, scratch / f"{jar.filename}-{attempt}")
@@ -172,7 +173,12 @@ def _progress(missing: Sequence[Jar]) -> Iterator[_Bar]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
 
     # The sizes are not known beforehand, so the bar counts jars and a column beside it the megabytes.
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[mb]:.1f} MB"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[mb]:.1f} MB"),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(title, total=len(missing), mb=0.0)
         lock = threading.Lock()

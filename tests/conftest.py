@@ -1,0 +1,111 @@
+"""A real broker for the tests: one per run, shared by the workers of pytest-xdist, and one's own for tests that break it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from signal_router.kafka.choice import BrokerChoice, choose_broker
+from signal_router.kafka.embedded import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBroker:
+    """Where the run's broker is and how it was chosen ("given", "docker", "embedded")."""
+
+    bootstrap: str
+    kind: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self.bootstrap
+
+
+class _Sharing:
+    """Lets the first worker that needs a broker start it for all; it stops it when the last one has let go."""
+
+    def __init__(self, folder: Path, worker: str) -> None:
+        self._state = folder / "broker.json"
+        self._lock = folder / "broker.lock"
+        self._users = folder / "broker-users"
+        self._me = self._users / worker
+        self._choice: BrokerChoice | None = None
+
+    def acquire(self) -> SharedBroker:
+        with self._locked():
+            self._users.mkdir(exist_ok=True)
+            self._me.write_text(str(os.getpid()))
+            if not self._state.exists():
+                self._choice = choose_broker()
+                self._choice.start()
+                found = {"bootstrap": self._choice.bootstrap, "kind": self._choice.kind, "reason": self._choice.reason}
+                self._state.write_text(json.dumps(found))
+            return SharedBroker(**json.loads(self._state.read_text()))
+
+    def release(self) -> None:
+        self._me.unlink(missing_ok=True)
+        while self._choice is not None:
+            with self._locked():
+                if not any(_running(int(user.read_text() or 0)) for user in self._users.iterdir()):
+                    self._state.unlink()
+                    self._choice.stop()
+                    return
+            time.sleep(0.2)  # other workers still run tests on this worker's broker
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+_SHARING = pytest.StashKey[_Sharing]()
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SharedBroker:
+    """The run's broker, never stopped or paused by a test. Use `prefix` to keep topics apart."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    base = tmp_path_factory.getbasetemp()
+    sharing = _Sharing(base if worker == "main" else base.parent, worker)
+    request.config.stash[_SHARING] = sharing
+    return sharing.acquire()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # Not in the fixture: waiting for the other workers would count against the last test's time limit.
+    if sharing := session.config.stash.get(_SHARING, None):
+        sharing.release()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    """An embedded broker of the test's own, to be killed and paused at will."""
+    with EmbeddedBroker(tmp_path / "kafka") as own:
+        yield own
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A topic prefix no other test uses."""
+    return f"t{uuid.uuid4().hex[:10]}-"
