@@ -2,11 +2,11 @@ r"""Canonical JSON: one text per value, so that keys, identities and digests are
 
 The text is UTF-8 without white space, object keys in the order of their code points, only the escapes JSON requires (in
 the spelling of RFC 8785: `\b \t \n \f \r`, other controls as `\u00xx`), strings as they are, without Unicode
-normalisation. Integral numbers below 10**64 in size are written as integers (`-0` and `1.0` are `0` and `1`); all others
-as RFC 8785 writes doubles, that is as ECMAScript does (`1e-7`, `0.00001`, `1e+300`). Two points differ from RFC 8785:
-integers are exact instead of rounded to doubles, and keys are ordered by code point instead of by UTF-16 unit.
+normalisation. Integral numbers below 10**64 in size are written as integers (`-0` and `1.0` are `0` and `1`); all other
+numbers as RFC 8785 writes doubles, that is as ECMAScript does (`1e-7`, `0.00001`, `1e+300`). Two points differ from
+RFC 8785: integers are exact instead of rounded to doubles, and keys are ordered by code point instead of by UTF-16 unit.
 
-msgspec writes the same text for everything but floats, so values without floats go straight to it.
+msgspec writes the same text for everything but some floats, so values without those go straight to it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def canonical_json(value: object) -> bytes:
     Raises ValueError for NaN, infinities and lone surrogates, TypeError for what is no JSON value; nothing that came
     through `decode_json` holds either. Integers are written exactly, whatever their size.
     """
-    return _encode(value) if _holds_no_float(value) else _written(value).encode()
+    return _encode(value) if _is_plain(value) else _written(value).encode()
 
 
 def canonical_text(value: object) -> str:
@@ -42,19 +42,20 @@ def canonicalize_json_text(data: bytes) -> bytes:
     return canonical_json(decode_json(data, what="JSON text"))
 
 
-def _holds_no_float(value: object) -> bool:
-    """Whether every value in it is of a type that needs no care; what is unknown is left to the careful path."""
+def _is_plain(value: object) -> bool:
+    """Whether msgspec writes `value` canonically; what is unknown is left to the careful path."""
     kind = type(value)
     if kind in _EXACT:
         return True
     if type(value) is dict:
         for key, item in value.items():
-            if type(key) is not str or (type(item) not in _EXACT and not _holds_no_float(item)):
+            if type(key) is not str or (type(item) not in _EXACT and not _is_plain(item)):
                 return False
         return True
     if type(value) is list or type(value) is tuple:
-        return all(type(item) in _EXACT or _holds_no_float(item) for item in value)
-    return False
+        return all(type(item) in _EXACT or _is_plain(item) for item in value)
+    # A fraction of common size is written without an exponent by both; NaN fails the comparison.
+    return type(value) is float and not value.is_integer() and 1e-4 <= abs(value) < 1e16
 
 
 def _written(value: object) -> str:

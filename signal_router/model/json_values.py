@@ -1,8 +1,8 @@
 """Reading JSON exactly: what one producer wrote and what every consumer sees is the same value, or a named refusal.
 
 Integers are exact up to 64 digits; numbers with a fraction or an exponent are IEEE doubles, and those that are integral
-become integers, so that 1 and 1.0 are one value. A key given twice: the last wins. Everything that two readers could take
-in two ways is refused: NaN and infinities, numbers out of range, lone surrogates, bytes that are not UTF-8, absurd nesting.
+become integers, so that 1 and 1.0 are one value. A key given twice: the last wins. What two readers could take in two
+ways is refused: NaN and infinities, numbers out of range, lone surrogates, bytes that are not UTF-8, absurd nesting.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from signal_router.errors import RecordError
 
 INTEGER_DIGITS = 64
-"""Digits an integer may have: enough for any 128-bit id or amount of money, little enough to compare and print at no cost."""
+"""Digits an integer may have: enough for any id or amount, little enough to compare and print at no cost."""
 
 INTEGER_BOUND = 10**INTEGER_DIGITS
 """Integers are smaller than this in size, and so are the integral floats that become integers."""
@@ -42,8 +42,11 @@ def normalised_float(value: float) -> int | float:
     return value
 
 
-class NumberOutOfRangeError(ValueError):
-    """A number that no double, or no integer of 64 digits, can hold; the text is its spelling."""
+class NumberOutOfRangeError(ArithmeticError):
+    """A number that no double, or no integer of 64 digits, can hold; the text is its spelling.
+
+    Not a ValueError, as msgspec would wrap that into an error of its own.
+    """
 
 
 def read_float(spelling: str) -> int | float:
