@@ -1,4 +1,4 @@
-"""A real broker for the tests: one per run, shared by the workers of pytest-xdist, and one's own for tests that break it."""
+"""A real broker for the tests: one per run, shared by its workers, and one's own for tests that break it."""
 
 from __future__ import annotations
 

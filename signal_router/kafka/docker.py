@@ -1,4 +1,4 @@
-"""The same broker as a Docker container, for those who have an engine: its command line, the embedded broker's settings."""
+"""The same broker as a Docker container, for those who have an engine; the settings are the embedded broker's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -83,7 +84,8 @@ class DockerBroker:
 
     def start(self, *, timeout_s: float = 60.0) -> Self:
         """Starts the container and returns when the broker answers."""
-        self._port = free_port()
+        with ExitStack() as held:
+            self._port = free_port(held)
         variables = [
             part for key, value in container_environment(self._port).items() for part in ("-e", f"{key}={value}")
         ]

@@ -230,7 +230,7 @@ class EmbeddedBroker:
         wanted = {_PLAIN: self._fixed_port, _CONTROLLER: 0} | {each.name: each.port for each in self._listeners}
         with ExitStack() as held:  # all are held until the last is chosen, so no two are the same
             for name, port in wanted.items():
-                self._ports[name] = port or free_port(held)
+                self._ports[name] = free_port(held, port)
 
     def _launch(self, java: Path, jars: Sequence[Path], deadline: float) -> None:
         properties = self._home / "server.properties"
@@ -261,6 +261,10 @@ class EmbeddedBroker:
         )  # fmt: skip
         if answer.returncode != 0:
             raise BrokerError(f'formatting "{self._home}" for Kafka failed:\n{answer.stdout}{answer.stderr}'.rstrip())
+
+    def _cluster_id(self) -> str:
+        lines = (self._home / "data" / "meta.properties").read_text().splitlines()
+        return next(line.removeprefix("cluster.id=") for line in lines if line.startswith("cluster.id="))
 
     def _properties(self) -> dict[str, str]:
         names = {_PLAIN: _PLAIN, _CONTROLLER: _PLAIN} | {each.name: each.protocol for each in self._listeners}
@@ -294,11 +298,13 @@ class EmbeddedBroker:
 
     def _wait_until_ready(self, deadline: float) -> None:
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
+        cluster_id = self._cluster_id()
         while time.monotonic() < deadline:
             if not self.alive:
                 raise BrokerError(f"the embedded broker ended at start; its last lines:\n{self.log_tail()}")
             try:
-                if admin.list_topics(timeout=1.0).brokers:
+                metadata = admin.list_topics(timeout=1.0)
+                if metadata.brokers and metadata.cluster_id == cluster_id:  # another broker may answer on this port
                     return
             except KafkaException:
                 continue
@@ -318,15 +324,22 @@ class EmbeddedBroker:
         self._jvm = None
 
 
-def free_port(held: ExitStack | None = None) -> int:
-    """Returns a loopback port that is free now; with `held` it stays taken until that stack closes."""
-    probe = socket.socket()
-    probe.bind(("127.0.0.1", 0))
+def free_port(held: ExitStack, wanted: int = 0) -> int:
+    """Returns a free loopback port, or the wanted one if it is free; it stays taken until `held` closes.
+
+    Raises:
+        BrokerError: the wanted port is taken.
+    """
+    probe = held.enter_context(socket.socket())
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: connections closing down do not count
+    try:
+        probe.bind(("127.0.0.1", wanted))
+    except OSError as error:
+        raise BrokerError(
+            f'port "{wanted}" is taken on 127.0.0.1: {error.strerror}',
+            hint="another port: --port N (0 takes a free one)",
+        ) from error
     port: int = probe.getsockname()[1]
-    if held is None:
-        probe.close()
-    else:
-        held.enter_context(probe)
     return port
 
 

@@ -41,7 +41,7 @@ def sasl_scram(*, name: str = "SCRAM", mechanism: str = "SCRAM-SHA-256") -> List
 
 
 def tls(keystore_pem: Path, *, truststore_pem: Path | None = None, name: str = "TLS") -> Listener:
-    """TLS with the given PEM file (private key, then certificates); with a trust store clients must show a certificate."""
+    """TLS with the given PEM file (private key, then certificates); with a trust store clients must show theirs."""
     settings = {"ssl.keystore.type": "PEM", "ssl.keystore.location": str(keystore_pem)}
     if truststore_pem is not None:
         settings |= {
