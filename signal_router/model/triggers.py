@@ -1,0 +1,217 @@
+"""Triggers: the record published when a set is complete, its key, its id, and how it is written.
+
+The same set is the same trigger on every replay and every cluster: the id is made of what the set is, the times are those of
+its signals, and nothing else goes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from signal_router.model.candidates import SignalCopy
+from signal_router.model.canonical import canonical_text
+from signal_router.model.json_values import decode_json
+from signal_router.model.signals import Position
+from signal_router.model.subscriptions import Subscription
+from signal_router.model.times import rfc3339
+from signal_router.model.values import Value
+
+NAMESPACE = uuid.UUID("6f0c5f5e-7d0b-5c8e-9a57-3f5d2b8f6c11")
+"""The UUID namespace of trigger ids; part of the public contract."""
+EVENT_TYPE = "signal-router.trigger.v1"
+CONTENT_TYPE = "application/json"
+
+_encode = msgspec.json.Encoder().encode
+_NO_PARAMS: dict[str, Value] = {}
+
+
+class Bound(msgspec.Struct, frozen=True, gc=False):
+    """A signal bound to an alias, with its place in the joining order."""
+
+    alias: str
+    sequence: int
+    signal: SignalCopy
+    with_payload: bool
+
+
+class _Order(msgspec.Struct, frozen=True, gc=False):
+    partition: int
+    sequence: int
+
+
+class _Subscription(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    version: str
+    revision: int
+
+
+class TriggerSignal(msgspec.Struct, frozen=True, gc=False):
+    """One signal of a trigger, as JSON."""
+
+    alias: str
+    name: str
+    source: str | None
+    id: str | None
+    params: msgspec.Raw
+    time: str | None
+    recorded_at: str
+    position: Position
+    sequence: int
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Trigger(msgspec.Struct, frozen=True, gc=False):
+    """A trigger, as JSON (format: `signal-router.trigger.v1`). `by_position`: params were too large and are left out."""
+
+    trigger_id: str
+    kind: str
+    attempt: int
+    idempotency_key: str
+    subscription: _Subscription
+    join_key: msgspec.Raw
+    params: msgspec.Raw
+    opened_at: str
+    fired_at: str
+    order: _Order
+    missing: list[str]
+    signals: list[TriggerSignal]
+    by_position: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class _View:
+    """What a template reads of a bound signal; params are decoded when asked for."""
+
+    __slots__ = ("_params", "_signal")
+
+    def __init__(self, signal: SignalCopy) -> None:
+        self._signal = signal
+        self._params: Mapping[str, Value] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._signal.name
+
+    @property
+    def source(self) -> str | None:
+        return self._signal.source
+
+    @property
+    def id(self) -> str | None:
+        return self._signal.id
+
+    @property
+    def time(self) -> str | None:
+        return self._signal.time
+
+    @property
+    def params(self) -> Mapping[str, Value]:
+        if self._params is None:
+            self._params = params_of(self._signal)
+        return self._params
+
+    @property
+    def payload(self) -> bytes | None:
+        return self._signal.payload
+
+
+def params_of(signal: SignalCopy) -> Mapping[str, Value]:
+    """Decodes the params that a candidate carries."""
+    return decode_json(signal.params, what="params") if signal.params != b"{}" else _NO_PARAMS  # type: ignore[return-value]
+
+
+def trigger_id(subscription: Subscription, join_key: str, members: Sequence[Bound]) -> str:
+    """UUIDv5 of canonical JSON [subscription id, birth, join generation, join key, sorted [alias, name, source, id]]."""
+    parts = ",".join(
+        f"[{canonical_text(member.alias)},{member.signal.identity[1:]}"
+        for member in sorted(members, key=lambda member: member.alias)
+    )
+    name = (
+        f"[{canonical_text(subscription.id)},{subscription.birth},{subscription.join_generation},{join_key},[{parts}]]"
+    )
+    digest = hashlib.sha1(NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()
+    return str(uuid.UUID(bytes=digest[:16], version=5))
+
+
+def build(subscription: Subscription, key: str, members: Sequence[Bound], completing: Bound, partition: int) -> Trigger:
+    """Builds the trigger of a complete set; `members` stand in declaration order. Cannot fail."""
+    join_key = "{}" if subscription.by_identity else key
+    join: Mapping[str, Value] = decode_json(join_key.encode(), what="join key") if join_key != "{}" else {}  # type: ignore[assignment]
+    params, missing = subscription.template.render(join, {member.alias: _View(member.signal) for member in members})
+    identifier = trigger_id(subscription, join_key, members)
+    return Trigger(
+        trigger_id=identifier,
+        kind="fired",
+        attempt=1,
+        idempotency_key=f"{identifier}/1",
+        subscription=_Subscription(subscription.id, subscription.version, subscription.revision),
+        join_key=msgspec.Raw(join_key.encode()),
+        params=msgspec.Raw(canonical_text(params).encode()),
+        opened_at=rfc3339(min(member.signal.recorded_at for member in members)),
+        fired_at=rfc3339(completing.signal.recorded_at),
+        order=_Order(partition, completing.sequence),
+        missing=missing,
+        signals=[_signal(member) for member in members],
+    )
+
+
+def _signal(member: Bound) -> TriggerSignal:
+    signal = member.signal
+    payload = msgspec.Raw(signal.payload or b"null") if member.with_payload else msgspec.UNSET
+    return TriggerSignal(
+        member.alias,
+        signal.name,
+        signal.source,
+        signal.id,
+        msgspec.Raw(signal.params),
+        signal.time,
+        rfc3339(signal.recorded_at),
+        signal.position,
+        member.sequence,
+        payload,
+    )
+
+
+def key_of(subscription: Subscription, key: str) -> bytes:
+    """The Kafka key: canonical JSON `["ns/name", join key]`; where every signal fires by itself its identity is added."""
+    join_key = f"{{}},{key}" if subscription.by_identity else key
+    return f"[{canonical_text(subscription.id)},{join_key}]".encode()
+
+
+def encode(trigger: Trigger) -> bytes:
+    """The record's value."""
+    return _encode(trigger)
+
+
+def without_payloads(trigger: Trigger) -> Trigger:
+    """The form that lineage keeps."""
+    if all(signal.payload is msgspec.UNSET for signal in trigger.signals):
+        return trigger
+    signals = [msgspec.structs.replace(signal, payload=msgspec.UNSET) for signal in trigger.signals]
+    return msgspec.structs.replace(trigger, signals=signals)
+
+
+def by_position(trigger: Trigger) -> Trigger:
+    """The form for a topic that cannot hold the whole: signals without params and payload, flagged."""
+    signals = [
+        msgspec.structs.replace(signal, params=msgspec.Raw(b"{}"), payload=msgspec.UNSET) for signal in trigger.signals
+    ]
+    return msgspec.structs.replace(trigger, signals=signals, by_position=True)
+
+
+def headers(trigger: Trigger, app: str, key: bytes, traceparent: str | None = None) -> tuple[tuple[str, bytes], ...]:
+    """CloudEvents 1.0 binary headers (Kafka protocol binding)."""
+    pairs = (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", trigger.trigger_id.encode()),
+        ("ce_source", f"/signal-router/{app}".encode()),
+        ("ce_type", EVENT_TYPE.encode()),
+        ("ce_subject", trigger.subscription.id.encode()),
+        ("ce_time", trigger.fired_at.encode()),
+        ("ce_partitionkey", key),
+        ("content-type", CONTENT_TYPE.encode()),
+    )
+    return pairs if traceparent is None else (*pairs, ("traceparent", traceparent.encode()))

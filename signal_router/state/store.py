@@ -1,0 +1,67 @@
+"""The seam to a local store: ordered bytes to bytes, written in atomic batches."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias
+
+Writes: TypeAlias = Sequence[tuple[bytes, bytes | None]]
+"""Keys and their new values; None deletes."""
+
+
+class Store(Protocol):
+    """Ordered bytes to bytes. One process has it open at a time."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Reads one value."""
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Reads start ≤ key < end in order of the keys, as they were when the iteration began or later."""
+
+    def write(self, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Writes all or nothing. A batch may be split where its order is kept and its last entries make it valid."""
+
+    def delete_range(self, start: bytes, end: bytes) -> None:
+        """Deletes start ≤ key < end."""
+
+    def close(self) -> None:
+        """Closes the store. Idempotent."""
+
+
+class MemoryStore:
+    """A store in memory, under the same contract as the one on disk."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+        self._keys: list[bytes] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        """Reads one value."""
+        return self._values.get(key)
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Reads start ≤ key < end in order of the keys."""
+        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
+        for key in keys:
+            value = self._values.get(key)
+            if value is not None:
+                yield key, value
+
+    def write(self, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Writes all."""
+        for key, value in writes:
+            if value is None:
+                if self._values.pop(key, None) is not None:
+                    del self._keys[bisect_left(self._keys, key)]
+                continue
+            if key not in self._values:
+                insort(self._keys, key)
+            self._values[key] = value
+
+    def delete_range(self, start: bytes, end: bytes) -> None:
+        """Deletes start ≤ key < end."""
+        self.write([(key, None) for key, _ in list(self.scan(start, end))])
+
+    def close(self) -> None:
+        """Does nothing: the values live as long as the object."""
