@@ -66,3 +66,7 @@ class StateError(SignalRouterError):
 
 class FencedError(SignalRouterError):
     """Another process took this worker's place: it must stop."""
+
+
+class NewerFormatError(SignalRouterError):
+    """A record of our own written by a newer program: the worker must stop instead of reading it half."""
