@@ -166,7 +166,7 @@ def _walk(value: object, keys: Field) -> object:
 
 
 def parse_template(params: Mapping[str, object], scope: Scope | None = None) -> Template:
-    """Reads a template; without a `scope` every alias and join name is taken. Raises DefinitionError with all problems."""
+    """Reads a template; without a `scope` any alias or join name will do. Raises DefinitionError with all problems."""
     template, problems = read_template(params, scope)
     if problems:
         raise DefinitionError([Problem("", 0, field_text(each.field), each.message, each.hint) for each in problems])
