@@ -32,10 +32,11 @@ class InputRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record to write. `partition` −1 leaves the choice to the partitioner (murmur2 of the key, as Java's default).
+    """A record to write. `partition` −1 leaves the choice to the partitioner (murmur2 of the key, as Java's
+    default).
 
-    The offset of a record with `tracked` is reported by `TransactionLog.delivered` after the commit; at most one tracked
-    record per partition and transaction (the last one counts).
+    The offset of a record with `tracked` is reported by `TransactionLog.delivered` after the commit; at most one
+    tracked record per partition and transaction (the last one counts).
     """
 
     topic: str
@@ -58,7 +59,8 @@ class LogError(SignalRouterError):
 
 
 class AbortableError(LogError):
-    """The transaction must be aborted; the producer is good for another one (after a failed delivery it is recycled first).
+    """The transaction must be aborted; the producer is good for another one (after a failed delivery it is recycled
+    first).
 
     `delivery` is True when the failure is tied to the data (a delivery report failed, a record was refused).
     """
@@ -73,7 +75,9 @@ class UnknownOutcomeError(LogError):
 
 
 class ProducerFencedError(LogError):
-    """Another producer took this transactional id (or the coordinator timed the transaction out). New producer or exit."""
+    """Another producer took this transactional id (or the coordinator timed the transaction out). New producer or
+    exit.
+    """
 
 
 class TransactionLog(Protocol):
@@ -83,10 +87,14 @@ class TransactionLog(Protocol):
     """
 
     def init(self) -> None:
-        """Takes the transactional id: aborts the predecessor's open transaction and fences it. Replaces a broken producer."""
+        """Takes the transactional id: aborts the predecessor's open transaction and fences it. Replaces a broken
+        producer.
+        """
 
     def begin(self) -> None:
-        """Begins a transaction; first recycles the producer if the last one ended on an uncertain path (KIP-890 part 2)."""
+        """Begins a transaction; first recycles the producer if the last one ended on an uncertain path (KIP-890 part
+        2).
+        """
 
     def produce(self, records: Sequence[OutputRecord]) -> None:
         """Adds records to the open transaction, in order."""
