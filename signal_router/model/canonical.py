@@ -4,7 +4,7 @@ The text is UTF-8 without white space, object keys in the order of their code po
 the spelling of RFC 8785: `\b \t \n \f \r`, other controls as `\u00xx`), strings as they are, without Unicode
 normalisation. Integral numbers below 10**64 in size are written as integers (`-0` and `1.0` are `0` and `1`); all other
 numbers as RFC 8785 writes doubles, that is as ECMAScript does (`1e-7`, `0.00001`, `1e+300`). Two points differ from
-RFC 8785: integers are exact instead of rounded to doubles, and keys are ordered by code point instead of by UTF-16 unit.
+RFC 8785: integers are exact instead of rounded to doubles, and keys are ordered by code point, not by UTF-16 unit.
 
 msgspec writes the same text for everything but some floats, so values without those go straight to it.
 """

@@ -63,14 +63,14 @@ def read_float(spelling: str) -> int | float:
 _decode = msgspec.json.Decoder(float_hook=read_float).decode
 
 
-def decode_json(data: bytes, *, what: str) -> object:
-    """Reads one JSON value exactly; `what` names it in the refusals.
+def decode_json(data: bytes, *, what: str, levels: int = MAX_NESTING) -> object:
+    """Reads one JSON value exactly; `what` names it in the refusals, `levels` is how deep it may be nested.
 
     Raises RecordError with reason `not-json` (malformed, or not UTF-8), `number` (NaN, an infinity, out of range),
-    `surrogate` (a string holds half of a surrogate pair) or `nesting` (more than 64 levels).
+    `surrogate` (a string holds half of a surrogate pair) or `nesting`.
     """
-    if data.count(b"[") + data.count(b"{") > MAX_NESTING:
-        _check_nesting(data, what)
+    if data.count(b"[") + data.count(b"{") > levels:
+        _check_nesting(data, what, levels)
     try:
         value: object = _decode(data)
         if len(data) > INTEGER_DIGITS and _TOO_MANY_DIGITS in data.translate(_DIGITS):
@@ -91,12 +91,12 @@ def _number_refused(what: str, spelling: str) -> RecordError:
     )
 
 
-def _check_nesting(data: bytes, what: str) -> None:
+def _check_nesting(data: bytes, what: str, levels: int) -> None:
     depth = 0
     for byte in _STRINGS.sub(b"", data):
         if byte in b"[{":
             depth += 1
-            if depth > MAX_NESTING:
+            if depth > levels:
                 raise _nesting_refused(what)
         elif byte in b"]}":
             depth -= 1
