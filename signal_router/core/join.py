@@ -1,15 +1,16 @@
 """The join: decides what becomes of each candidate, and what ends when time passes or a definition changes.
 
-One `Joiner` decides for one candidates partition. Its inputs are numbered: a candidate, a mark, a change of the definitions in
-force; the same inputs in the same order give the same decisions. Before any input the work that earlier ones left (what is
-due, sets of an edited subscription) is finished; `work` does it piece by piece, so that a transaction stays bounded.
+One `Joiner` decides for one candidates partition. Its inputs are numbered: a candidate, a mark, a change of the
+definitions in force; the same inputs in the same order give the same decisions. Before any input the work that earlier
+ones left (what is due, sets of an edited subscription) is finished; `work` does it piece by piece, so that a
+transaction stays bounded.
 
     input       state of the identity / set           → outcome (reason)
     candidate   subscription deleted or reborn        → discarded (deleted)
-                older join generation                 → superseded (edit)
                 identity pending or remembered        → duplicate (repeat | conflict)
+                older join generation                 → superseded (edit)
                 completes a set                       → fired, with the signals it is bound to
-                policy latest                         → pending; superseded (newer): what is newest for no alias any more
+                policy latest                         → pending; superseded (newer): what is newest for no alias now
                 too many pending                      → discarded (limit)
                 deadline before the clock             → expired (within)
                 otherwise                             → pending
@@ -23,13 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from signal_router.core.join_sets import OpenSet
 from signal_router.core.selection import choose
-from signal_router.core.tables import Change, Due, Life, Pending, Progress, Table
+from signal_router.core.tables import NOTED_DUE, QUEUED_DUE, Change, Due, Life, Pending, Progress, Remembered, Table
 from signal_router.errors import StateError
 from signal_router.model.candidates import Candidate, Mark, SignalCopy
 from signal_router.model.outcomes import Outcome, Reason
@@ -45,7 +46,7 @@ class Definitions(Protocol):
         """The offset of the newest document seen."""
 
     def find(self, subscription: str) -> Subscription | None:
-        """The subscription in force; None if its last document deletes it. Raises `KeyError` where there never was one."""
+        """The subscription in force; None if its last document deletes it. Raises `KeyError` where none ever was."""
 
     def changed_since(self, revision: int) -> Iterable[str]:
         """The ids whose documents came after a revision."""
@@ -64,7 +65,11 @@ class Limits:
 
 
 class Ended(msgspec.Struct, frozen=True, gc=False):
-    """A candidate that ended without a trigger. `aliases` names the members it fitted; `cause` is the first copy's or the newer signal's position."""
+    """A candidate that ended without a trigger.
+
+    `aliases` names the members it fitted (none, where it was matched under a shape no longer in force); `cause` is the
+    position of the first copy or of the newer signal.
+    """
 
     subscription: str
     key: str
@@ -93,38 +98,45 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     pending: Pending
 
 
-Decision = Ended | Fired | Waiting
+class Chore(msgspec.Struct, frozen=True, gc=False):
+    """A piece of work that ended no candidate, such as forgetting an identity: a place to stop."""
+
+    subscription: str
+
+
+Decision: TypeAlias = Ended | Fired | Waiting | Chore
 
 
 class Joiner:
-    """Decides for one candidates partition, reading and writing its table. A table whose writes were undone needs a new one."""
+    """Decides for one candidates partition, reading and writing its table.
+
+    A table whose stage was discarded needs a new one.
+    """
 
     def __init__(self, table: Table, definitions: Definitions, limits: Limits) -> None:
         self._table = table
         self._definitions = definitions
         self._limits = limits
         self._swept = ("", "")
+        self._clock_of: Progress | None = None
+        self._clock = -1
 
     def candidate(self, sequence: int, candidate: Candidate) -> list[Decision]:
-        """Decides on a candidate. Raises `StateError` if its subscription is unknown or the definitions are older than it."""
+        """Decides on a candidate. Raises `StateError` if its subscription is unknown or newer than the definitions."""
         subscription = self._in_force(candidate)
         if subscription is None or subscription.birth > candidate.birth:
-            return [_refused(candidate, sequence, Outcome.DISCARDED, Reason.DELETED)]
+            return [_refused(candidate, sequence, _DELETED)]
         join_set = OpenSet(self._table, candidate.subscription, candidate.key)
-        clock = self._table.progress().clock
+        clock = self._now()
         signal = candidate.signal
         known = join_set.find(signal.identity)
         if known is not None:
-            digest, first = known
-            reason = Reason.REPEAT if digest == signal.digest else Reason.CONFLICT
-            cause = Position(first.topic, first.partition, first.offset)
-            arriving = _arriving(candidate, sequence, 0)
-            return [self._ended(subscription, candidate.key, arriving, Outcome.DUPLICATE, reason, cause)]
+            return [_duplicate(candidate, sequence, subscription, known)]
         self._begin_life(subscription)
         if subscription.join_generation > candidate.join_generation:
             join_set.remember(signal, _forget_at(signal, subscription, clock))
             join_set.save()
-            return [_refused(candidate, sequence, Outcome.SUPERSEDED, Reason.EDIT)]
+            return [_refused(candidate, sequence, _EDIT)]
         decisions = self._join(
             join_set, subscription, candidate.key, _arriving(candidate, sequence, subscription.within_ms), clock
         )
@@ -145,12 +157,17 @@ class Joiner:
         self._table.put_progress(Progress(progress.revision, progress.changes, announced))
 
     def change_view(self) -> None:
-        """Takes the definitions as they are now: sets of deleted or reshaped subscriptions must end. That is `work`."""
+        """Takes the definitions as they are now: sets of deleted or reshaped subscriptions must end. That is `work`.
+
+        Raises `StateError` where the work of the last change is not finished.
+        """
         progress = self._table.progress()
+        if progress.changes:
+            raise StateError(f"the definitions of revision {progress.revision} are still being carried out")
+        # An empty table has no sets that could change; a million subscriptions need not be looked at.
+        changed = self._definitions.changed_since(progress.revision) if progress.revision >= 0 else ()
         changes = [
-            change
-            for subscription in sorted(set(self._definitions.changed_since(progress.revision)))
-            if (change := self._change(subscription)) is not None
+            change for subscription in sorted(set(changed)) if (change := self._change(subscription)) is not None
         ]
         self._table.put_progress(Progress(self._definitions.revision, tuple(changes), progress.announced))
 
@@ -160,16 +177,21 @@ class Joiner:
         return self._definitions.revision > self._table.progress().revision
 
     def work(self) -> Iterator[Decision]:
-        """Finishes what earlier inputs left, one decision at a time; may be given up and begun anew at any point."""
+        """Finishes what earlier inputs left, piece by piece; may be given up and begun anew at any point."""
+        table = self._table
+        while (progress := table.progress()).changes:
+            yield from self._carry_out(progress.changes[0], progress.clock)
+            table.put_progress(Progress(progress.revision, progress.changes[1:], progress.announced))
+        clock = self._now()
+        if clock >= 0:
+            for due in table.due(clock):
+                yield from self._end_due(due, clock)
+
+    def _now(self) -> int:
         progress = self._table.progress()
-        while progress.changes:
-            change = progress.changes[0]
-            yield from self._carry_out(change, progress.clock)
-            progress = Progress(progress.revision, progress.changes[1:], progress.announced)
-            self._table.put_progress(progress)
-        if progress.clock >= 0:
-            for due in self._table.due(progress.clock):
-                yield from self._end_due(due, progress.clock)
+        if progress is not self._clock_of:
+            self._clock_of, self._clock = progress, progress.clock
+        return self._clock
 
     def _in_force(self, candidate: Candidate) -> Subscription | None:
         definitions = self._definitions
@@ -205,10 +227,10 @@ class Joiner:
             decisions.extend(self._supersede(join_set, subscription, key, arriving, clock))
         if self._over_limit(join_set, subscription):
             join_set.remember(arriving.signal, _forget_at(arriving.signal, subscription, clock))
-            return [*decisions, self._ended(subscription, key, arriving, Outcome.DISCARDED, Reason.LIMIT)]
+            return [*decisions, _ended(subscription.id, key, _aliases(subscription), arriving, _LIMIT)]
         if arriving.deadline < clock:
             join_set.remember(arriving.signal, _forget_at(arriving.signal, subscription, clock))
-            return [*decisions, self._ended(subscription, key, arriving, Outcome.EXPIRED, Reason.WITHIN)]
+            return [*decisions, _ended(subscription.id, key, _aliases(subscription), arriving, _WITHIN)]
         join_set.add(arriving)
         self._count(subscription.id, 1)
         return [*decisions, Waiting(subscription.id, key, arriving)]
@@ -239,7 +261,7 @@ class Joiner:
             join_set.end(pending, _forget_at(pending.signal, subscription, clock))
             self._count(subscription.id, -1)
             cause = next(other.signal.position for other in newest if other.aliases & pending.aliases)
-            yield self._ended(subscription, key, pending, Outcome.SUPERSEDED, Reason.NEWER, cause)
+            yield _ended(subscription.id, key, _aliases(subscription), pending, _NEWER, cause=cause)
 
     def _over_limit(self, join_set: OpenSet, subscription: Subscription) -> bool:
         limits = self._limits
@@ -260,104 +282,121 @@ class Joiner:
         if life is None:
             return None
         now = self._definitions.find(subscription)
-        if now is None or now.birth > life.birth:
-            return Change(subscription, now is None, _life(now) if now is not None else life)
-        if now.join_generation > life.join_generation:
-            return Change(subscription, False, _life(now))
+        if now is None:
+            return Change(subscription, True, life)
+        present = _life(now)
+        if present.birth > life.birth or present.join_generation > life.join_generation:
+            return Change(subscription, False, present)
+        if present != life:
+            self._table.put_life(subscription, present)
         return None
 
     def _carry_out(self, change: Change, clock: int) -> Iterator[Decision]:
-        table = self._table
-        life = table.life(change.subscription)
+        table, subscription = self._table, change.subscription
+        life = table.life(subscription)
         if life is None:
             return
         reborn = change.deleted or change.life.birth > life.birth
-        outcome, reason = (Outcome.DISCARDED, Reason.DELETED) if reborn else (Outcome.SUPERSEDED, Reason.EDIT)
-        now = None if reborn else self._definitions.find(change.subscription)
-        after = self._swept[1] if self._swept[0] == change.subscription else ""
-        for key in table.keys_of(change.subscription, after):
-            join_set = OpenSet(table, change.subscription, key)
+        after = self._swept[1] if self._swept[0] == subscription else ""
+        for key in table.keys_of(subscription, after):
+            join_set = OpenSet(table, subscription, key)
             for pending in join_set.all_arrivals():
-                if now is None:
+                if reborn:
                     join_set.drop(pending)
                 else:
-                    join_set.end(pending, _forget_at(pending.signal, now, clock))
+                    join_set.end(pending, max(clock, pending.signal.recorded_at) + change.life.dedupe_ms)
                 join_set.save()
-                self._count(change.subscription, -1)
-                yield Ended(
-                    change.subscription,
-                    key,
-                    _names(life.aliases, pending.aliases),
-                    pending.sequence,
-                    pending.signal,
-                    outcome,
-                    reason,
-                )
+                self._count(subscription, -1)
+                yield _ended(subscription, key, life.aliases, pending, _DELETED if reborn else _EDIT)
             if reborn:
-                join_set.forget_all()
-                join_set.save()
-            self._swept = (change.subscription, key)
+                for _ in join_set.forget_all():
+                    yield Chore(subscription)
+            self._swept = (subscription, key)
+            yield Chore(subscription)
         self._swept = ("", "")
-        table.put_life(change.subscription, None if reborn else change.life)
+        table.put_life(subscription, None if reborn else change.life)
 
     def _end_due(self, due: Due, clock: int) -> Iterator[Decision]:
-        self._table.drop_due(due)
-        if due.kind == 2:
-            self._forget(due)
-            return
-        join_set = OpenSet(self._table, due.subscription, due.key)
-        if due.kind == 1:
-            pending = self._table.queued(due.subscription, due.key, due.aliases, due.index)
-            overdue = [] if pending is None or pending.deadline != due.at else [pending]
-        elif join_set.due != due.at:
-            return
+        table = self._table
+        if due.kind == NOTED_DUE:
+            noted = table.noted(due.subscription, due.key, due.identity)
+            if noted is None or noted.forget_at != due.at:
+                table.drop_due(due)
+                return
+            join_set = OpenSet(table, due.subscription, due.key)
+            join_set.forget_noted(noted)
+            join_set.save()
+            yield Chore(due.subscription)
+        elif due.kind == QUEUED_DUE:
+            pending = table.queued(due.subscription, due.key, due.aliases, due.place)
+            if pending is None or pending.deadline != due.at:
+                table.drop_due(due)
+                return
+            yield self._expire(OpenSet(table, due.subscription, due.key), due, pending, clock)
         else:
-            join_set.left_index()
-            overdue = join_set.overdue(clock)
-            join_set.forget_before(clock)
-        subscription = self._definitions.find(due.subscription) if overdue else None
-        dedupe_ms = subscription.dedupe_ms if subscription is not None else 0
-        for pending in overdue:
-            join_set.end(pending, max(clock, pending.signal.recorded_at) + dedupe_ms)
-            self._count(due.subscription, -1)
-        join_set.save()
-        life = self._table.life(due.subscription)
-        names = life.aliases if life is not None else ()
-        for pending in overdue:
-            yield Ended(
-                due.subscription,
-                due.key,
-                _names(names, pending.aliases),
-                pending.sequence,
-                pending.signal,
-                Outcome.EXPIRED,
-                Reason.WITHIN,
-            )
+            yield from self._look_at_set(due, clock)
 
-    def _forget(self, due: Due) -> None:
-        noted = self._table.noted(due.subscription, due.key, due.identity)
-        if noted is None or noted.forget_at != due.at:
-            return
+    def _look_at_set(self, due: Due, clock: int) -> Iterator[Decision]:
         join_set = OpenSet(self._table, due.subscription, due.key)
-        join_set.forget_noted(due.identity)
+        if join_set.due != due.at:
+            self._table.drop_due(due)
+            return
+        for pending in join_set.overdue(clock):
+            yield self._expire(join_set, due, pending, clock)
+        join_set.forget_before(clock)
+        join_set.leave_index()
         join_set.save()
+        yield Chore(due.subscription)
 
-    @staticmethod
-    def _ended(
-        subscription: Subscription,
-        key: str,
-        pending: Pending,
-        outcome: Outcome,
-        reason: Reason,
-        cause: Position | None = None,
-    ) -> Ended:
-        names = tuple(member.alias for bit, member in enumerate(subscription.members) if pending.aliases >> bit & 1)
-        return Ended(subscription.id, key, names, pending.sequence, pending.signal, outcome, reason, cause)
+    def _expire(self, join_set: OpenSet, due: Due, pending: Pending, clock: int) -> Ended:
+        life = self._table.life(due.subscription)
+        if life is None:
+            raise StateError(
+                f'signals are pending for subscription "{due.subscription}", of which nothing is known here'
+            )
+        join_set.end(pending, max(clock, pending.signal.recorded_at) + life.dedupe_ms)
+        join_set.save()
+        self._count(due.subscription, -1)
+        return _ended(due.subscription, due.key, life.aliases, pending, _WITHIN)
 
 
-def _refused(candidate: Candidate, sequence: int, outcome: Outcome, reason: Reason) -> Ended:
-    """Ends a candidate of a shape that is no longer in force; its aliases may mean something else by now, so none is named."""
-    return Ended(candidate.subscription, candidate.key, (), sequence, candidate.signal, outcome, reason)
+_Why: TypeAlias = tuple[Outcome, Reason]
+_DELETED = (Outcome.DISCARDED, Reason.DELETED)
+_LIMIT = (Outcome.DISCARDED, Reason.LIMIT)
+_EDIT = (Outcome.SUPERSEDED, Reason.EDIT)
+_NEWER = (Outcome.SUPERSEDED, Reason.NEWER)
+_WITHIN = (Outcome.EXPIRED, Reason.WITHIN)
+
+
+def _ended(
+    subscription: str, key: str, aliases: tuple[str, ...], pending: Pending, why: _Why, *, cause: Position | None = None
+) -> Ended:
+    fitting = _chosen(aliases, pending.aliases)
+    return Ended(subscription, key, fitting, pending.sequence, pending.signal, *why, cause)
+
+
+def _duplicate(
+    candidate: Candidate, sequence: int, subscription: Subscription, known: tuple[bytes, SignalCopy | Remembered]
+) -> Ended:
+    digest, first = known
+    signal = candidate.signal
+    # Under another shape the bits of the mask may mean other aliases, so none is named.
+    mask = candidate.aliases if candidate.join_generation == subscription.join_generation else 0
+    return Ended(
+        candidate.subscription,
+        candidate.key,
+        _chosen(_aliases(subscription), mask),
+        sequence,
+        signal,
+        Outcome.DUPLICATE,
+        Reason.REPEAT if digest == signal.digest else Reason.CONFLICT,
+        Position(first.topic, first.partition, first.offset),
+    )
+
+
+def _refused(candidate: Candidate, sequence: int, why: _Why) -> Ended:
+    """Ends a candidate of a shape that is no longer in force; its aliases may mean something else, so none is named."""
+    return Ended(candidate.subscription, candidate.key, (), sequence, candidate.signal, *why)
 
 
 def _arriving(candidate: Candidate, sequence: int, within_ms: int) -> Pending:
@@ -369,9 +408,18 @@ def _forget_at(signal: SignalCopy, subscription: Subscription, clock: int) -> in
 
 
 def _life(subscription: Subscription) -> Life:
-    aliases = tuple(member.alias for member in subscription.members)
-    return Life(subscription.birth, subscription.join_generation, subscription.revision, aliases)
+    return Life(
+        subscription.birth,
+        subscription.join_generation,
+        subscription.revision,
+        _aliases(subscription),
+        subscription.dedupe_ms,
+    )
 
 
-def _names(aliases: tuple[str, ...], mask: int) -> tuple[str, ...]:
+def _aliases(subscription: Subscription) -> tuple[str, ...]:
+    return tuple(member.alias for member in subscription.members)
+
+
+def _chosen(aliases: tuple[str, ...], mask: int) -> tuple[str, ...]:
     return tuple(alias for bit, alias in enumerate(aliases) if mask >> bit & 1)

@@ -1,45 +1,46 @@
-"""A set being decided on: where its pending signals and remembered identities stand, in its head or in entries of their own.
+"""A set being decided on: its pending signals and remembered identities, in its head or in entries of their own.
 
-Costs do not grow with depth: signals that fit the same aliases form a queue that is read from its front, and an identity is
-found by itself. The head holds the first few of both, because most sets never have more.
+Costs do not grow with depth: signals that fit the same aliases form a queue that is read from its front, and an
+identity is found by itself. The head holds the first few of both, because most sets never have more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import merge
 
-from signal_router.core.tables import Due, JoinSet, Pending, Remembered, Table
+from signal_router.core.tables import NOTED_DUE, QUEUED_DUE, SET_DUE, Due, JoinSet, Pending, Remembered, Table
 from signal_router.errors import StateError
 from signal_router.model.candidates import SignalCopy
 
 HEAD_ENTRIES = 8
-"""Pending signals, and as many identities, that a head may hold: enough for nearly every set, small enough to rewrite."""
+"""Pending signals, and as many identities, that a head may hold: enough for nearly every set, cheap to rewrite."""
 HEAD_ENTRY_BYTES = 1024
-"""A larger signal gets an entry of its own, so that a head stays within a few kilobytes."""
+"""What is larger gets an entry of its own, so that a head stays within a few kilobytes."""
 
 _EMPTY = JoinSet()
 
 
 class OpenSet:
-    """One set, read once and saved once per decision."""
+    """One set, read once and saved after each decision."""
 
     __slots__ = (
         "_due",
-        "_indexes",
+        "_exists",
         "_key",
         "_noted",
         "_pending",
+        "_places",
         "_queued",
         "_queues",
         "_remembered",
         "_subscription",
         "_table",
-        "_was_empty",
     )
 
     def __init__(self, table: Table, subscription: str, key: str) -> None:
         head = table.join_set(subscription, key)
-        self._was_empty = head is None
+        self._exists = head is not None
         head = head or _EMPTY
         self._table = table
         self._subscription = subscription
@@ -50,12 +51,17 @@ class OpenSet:
         self._queued = head.queued
         self._noted = head.noted
         self._due = head.due
-        self._indexes: dict[int, int] = {}
+        self._places: dict[int, int] = {}
 
     @property
     def pending_count(self) -> int:
         """How many signals wait here."""
         return len(self._pending) + self._queued
+
+    @property
+    def due(self) -> int:
+        """The time at which the set stands in the time index (0 = not there)."""
+        return self._due
 
     def find(self, identity: str) -> tuple[bytes, SignalCopy | Remembered] | None:
         """Finds an identity, pending or remembered: its digest, and what stands for its first copy."""
@@ -88,19 +94,17 @@ class OpenSet:
             yield from inline
             yield from self._queue(aliases, newest_first=False)
 
-    def all_arrivals(self, *, newest_first: bool = False) -> list[Pending]:
-        """Everything pending, in joining order or against it. Costs as much as is pending."""
-        everything = [pending for mask in self.masks() for pending in self.arrivals(mask)]
-        everything.sort(key=_sequence, reverse=newest_first)
-        return everything
+    def all_arrivals(self, *, newest_first: bool = False) -> Iterator[Pending]:
+        """Everything pending, in joining order or against it. Ending what it gave last is allowed meanwhile."""
+        queues = [self.arrivals(mask, newest_first=newest_first) for mask in self.masks()]
+        return merge(*queues, key=_sequence, reverse=newest_first)
 
     def add(self, pending: Pending) -> None:
         """Adds the newest arrival."""
-        signal = pending.signal
         if (
             len(self._pending) < HEAD_ENTRIES
-            and pending.aliases not in self._queues
-            and len(signal.params) + len(signal.payload or b"") <= HEAD_ENTRY_BYTES
+            and pending.aliases not in self._queues  # those in the head come before those in a queue
+            and _fits_head(pending.signal)
         ):
             self._pending.append(pending)
             return
@@ -108,14 +112,13 @@ class OpenSet:
         self._queues[pending.aliases] = (low, high + 1)
         self._queued += 1
         self._table.put_queued(self._subscription, self._key, pending.aliases, high, pending)
-        self._table.put_due(Due(pending.deadline, 1, self._subscription, self._key, pending.aliases, high))
-        self._note(_remember(signal, 0, pending.aliases, high))
+        self._table.put_due(self._due_of(pending, high))
+        self._note(_remember(pending.signal, 0, pending.aliases, high))
         self._noted += 1
 
     def end(self, pending: Pending, forget_at: int) -> None:
         """Takes a pending signal out; its identity is remembered until `forget_at`."""
-        if pending in self._pending:
-            self._pending.remove(pending)
+        if self._leave_head(pending):
             self.remember(pending.signal, forget_at)
             return
         self._dequeue(pending)
@@ -123,8 +126,7 @@ class OpenSet:
 
     def drop(self, pending: Pending) -> None:
         """Takes a pending signal out and forgets its identity."""
-        if pending in self._pending:
-            self._pending.remove(pending)
+        if self._leave_head(pending):
             return
         self._dequeue(pending)
         self._table.put_noted(self._subscription, self._key, pending.signal.identity, None)
@@ -132,27 +134,33 @@ class OpenSet:
 
     def remember(self, signal: SignalCopy, forget_at: int) -> None:
         """Remembers the identity of a signal that is not pending here."""
-        if len(self._remembered) < HEAD_ENTRIES:
+        if len(self._remembered) < HEAD_ENTRIES and len(signal.identity) <= HEAD_ENTRY_BYTES:
             self._remembered.append(_remember(signal, forget_at))
             return
         self._note(_remember(signal, forget_at))
         self._noted += 1
 
-    def forget_before(self, clock: int) -> None:
-        """Forgets the identities in the head whose time has come."""
-        self._remembered = [remembered for remembered in self._remembered if remembered.forget_at >= clock]
+    def forget_before(self, clock: int) -> bool:
+        """Forgets the identities in the head whose time has come, and says whether there were any."""
+        kept = [remembered for remembered in self._remembered if remembered.forget_at >= clock]
+        forgotten = len(kept) < len(self._remembered)
+        self._remembered = kept
+        return forgotten
 
-    def forget_noted(self, identity: str) -> None:
-        """Forgets an identity noted outside the head."""
-        self._table.put_noted(self._subscription, self._key, identity, None)
+    def forget_noted(self, noted: Remembered) -> None:
+        """Forgets an identity noted outside the head that is not pending."""
+        self._table.put_noted(self._subscription, self._key, noted.identity, None)
+        self._table.drop_due(self._due_of_noted(noted))
         self._noted -= 1
 
-    def forget_all(self) -> None:
-        """Forgets every identity that is not pending."""
+    def forget_all(self) -> Iterator[None]:
+        """Forgets every identity of a set in which nothing is pending; yields after each that is noted by itself."""
         self._remembered = []
-        for noted in list(self._table.noted_of(self._subscription, self._key)) if self._noted else ():
-            if noted.forget_at:
-                self.forget_noted(noted.identity)
+        for noted in self._table.noted_of(self._subscription, self._key) if self._noted else ():
+            self.forget_noted(noted)
+            self.save()
+            yield
+        self.save()
 
     def overdue(self, clock: int) -> list[Pending]:
         """The signals in the head whose deadline lies before the clock, earliest first."""
@@ -160,24 +168,37 @@ class OpenSet:
         late.sort(key=lambda pending: (pending.deadline, pending.sequence))
         return late
 
-    def left_index(self) -> None:
-        """Notes that the set's entry in the time index was taken out."""
-        self._due = 0
-
-    @property
-    def due(self) -> int:
-        """The time at which the set stands in the time index."""
-        return self._due
+    def leave_index(self) -> None:
+        """Takes the set out of the time index; saving it puts it back at its next time."""
+        if self._due:
+            self._table.drop_due(Due(self._due, SET_DUE, self._subscription, self._key))
+            self._due = 0
 
     def save(self) -> None:
         """Writes the head back and keeps its entry in the time index at or before the earliest time in it."""
-        table, subscription, key = self._table, self._subscription, self._key
         if not self._pending and not self._remembered and not self._queued and not self._noted:
-            if self._due:
-                table.drop_due(Due(self._due, 0, subscription, key))
-            if not self._was_empty:
-                table.put_join_set(subscription, key, None)
+            self.leave_index()
+            if self._exists:
+                self._table.put_join_set(self._subscription, self._key, None)
+                self._exists = False
             return
+        earliest = self._earliest()
+        if earliest and (not self._due or earliest < self._due):
+            self.leave_index()
+            self._table.put_due(Due(earliest, SET_DUE, self._subscription, self._key))
+            self._due = earliest
+        head = JoinSet(
+            tuple(self._pending),
+            tuple(self._remembered),
+            dict(self._queues) if self._queues else _EMPTY.queues,
+            self._queued,
+            self._noted,
+            self._due,
+        )
+        self._table.put_join_set(self._subscription, self._key, head)
+        self._exists = True
+
+    def _earliest(self) -> int:
         earliest = 0
         for pending in self._pending:
             if not earliest or pending.deadline < earliest:
@@ -185,38 +206,44 @@ class OpenSet:
         for remembered in self._remembered:
             if not earliest or remembered.forget_at < earliest:
                 earliest = remembered.forget_at
-        if earliest and (not self._due or earliest < self._due):
-            table.put_due(Due(earliest, 0, subscription, key))
-            self._due = earliest
-        head = JoinSet(
-            tuple(self._pending), tuple(self._remembered), self._queues, self._queued, self._noted, self._due
-        )
-        table.put_join_set(subscription, key, head)
+        return earliest
+
+    def _leave_head(self, pending: Pending) -> bool:
+        for place, other in enumerate(self._pending):
+            if other.sequence == pending.sequence:
+                del self._pending[place]
+                return True
+        return False
 
     def _note(self, remembered: Remembered) -> None:
         self._table.put_noted(self._subscription, self._key, remembered.identity, remembered)
         if remembered.forget_at:
-            self._table.put_due(
-                Due(remembered.forget_at, 2, self._subscription, self._key, identity=remembered.identity)
-            )
+            self._table.put_due(self._due_of_noted(remembered))
+
+    def _due_of(self, pending: Pending, place: int) -> Due:
+        return Due(pending.deadline, QUEUED_DUE, self._subscription, self._key, pending.aliases, place)
+
+    def _due_of_noted(self, noted: Remembered) -> Due:
+        return Due(noted.forget_at, NOTED_DUE, self._subscription, self._key, identity=noted.identity)
 
     def _queue(self, aliases: int, *, newest_first: bool) -> Iterator[Pending]:
         low, high = self._queues.get(aliases, (0, 0))
-        for index in range(high - 1, low - 1, -1) if newest_first else range(low, high):
-            pending = self._table.queued(self._subscription, self._key, aliases, index)
+        for place in range(high - 1, low - 1, -1) if newest_first else range(low, high):
+            pending = self._table.queued(self._subscription, self._key, aliases, place)
             if pending is not None:
-                self._indexes[pending.sequence] = index
+                self._places[pending.sequence] = place
                 yield pending
 
     def _dequeue(self, pending: Pending) -> None:
-        aliases, index = pending.aliases, self._index_of(pending)
+        aliases, place = pending.aliases, self._place_of(pending)
         low, high = self._queues[aliases]
-        self._table.put_queued(self._subscription, self._key, aliases, index, None)
+        self._table.put_queued(self._subscription, self._key, aliases, place, None)
+        self._table.drop_due(self._due_of(pending, place))
         self._queued -= 1
-        if index == low:
+        if place == low:
             low = self._next_queued(aliases, low + 1, high)
-        elif index == high - 1:
-            high = index
+        elif place == high - 1:
+            high = place
         if low >= high:
             del self._queues[aliases]
         else:
@@ -227,14 +254,19 @@ class OpenSet:
             low += 1
         return low
 
-    def _index_of(self, pending: Pending) -> int:
-        index = self._indexes.get(pending.sequence)
-        if index is not None:
-            return index
+    def _place_of(self, pending: Pending) -> int:
+        place = self._places.get(pending.sequence)
+        if place is not None:
+            return place
         noted = self._table.noted(self._subscription, self._key, pending.signal.identity)
         if noted is None:
             raise StateError(f'a queued signal of subscription "{self._subscription}", key {self._key} is not noted')
         return noted.index
+
+
+def _fits_head(signal: SignalCopy) -> bool:
+    size = len(signal.identity) + len(signal.name) + len(signal.params) + len(signal.payload or b"")
+    return size <= HEAD_ENTRY_BYTES
 
 
 def _remember(signal: SignalCopy, forget_at: int, aliases: int = 0, index: int = 0) -> Remembered:

@@ -1,9 +1,9 @@
 """Which pending signals fire with an arriving one: a bipartite choice between signals and aliases.
 
-The choice is the greedy basis of a transversal matroid: taking signals in order of arrival, keeping each one with which all
-chosen ones can still be bound to aliases of their own, gives the set that is earliest in every place (Edmonds and Fulkerson,
-1965). Because a queue of signals with the same aliases can contribute no more signals than it has aliases, only its first few
-are ever read.
+The choice is the greedy basis of a transversal matroid: taking signals in order of arrival, keeping each one with which
+all chosen ones can still be bound to aliases of their own, gives the set that is earliest in every place (Edmonds and
+Fulkerson, 1965). Because a queue of signals with the same aliases can contribute no more signals than it has aliases,
+only its first few are ever read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from signal_router.model.subscriptions import Policy, Subscription
 
 
 def choose(join_set: OpenSet, arriving: Pending, subscription: Subscription) -> tuple[Pending, ...] | None:
-    """Returns the signals that fire with the arriving one, in the aliases' order of declaration; None if the set is incomplete."""
+    """Returns the signals that fire with the arriving one, in the aliases' order of declaration; None if none do."""
     count = len(subscription.members)
     if count == 1:
         return (arriving,)
@@ -82,12 +82,12 @@ class _Search:
         while chosen is not None:
             if _spread(chosen) <= self._within_ms:
                 return self._bind(chosen)
-            passed_over.add(self._farthest(chosen).sequence)
+            passed_over.add(self._oldest(chosen).sequence)
             chosen = self._choose(low, high, passed_over)
         return self._slide(low, high)
 
     def _slide(self, low: int, high: int) -> tuple[Pending, ...] | None:
-        """Tries every stretch of time of the allowed length that holds the arriving signal: no complete set may be lost."""
+        """Tries every stretch of time of the allowed length with the arriving signal in it: no complete set is lost."""
         arrived_at = self._arriving.signal.recorded_at
         starts = {
             pending.signal.recorded_at
@@ -127,15 +127,13 @@ class _Search:
                 chosen.pop()
         return chosen if len(chosen) == self._count else None
 
-    def _farthest(self, chosen: list[Pending]) -> Pending:
-        """The one to pass over: the oldest; where that is the arriving one, the youngest."""
-        oldest = min(chosen, key=lambda pending: (pending.signal.recorded_at, pending.sequence))
-        if oldest is not self._arriving:
-            return oldest
-        return max(chosen, key=lambda pending: (pending.signal.recorded_at, pending.sequence))
+    def _oldest(self, chosen: list[Pending]) -> Pending:
+        """The one to pass over. Never the arriving one: all others lie within reach of it, so it is not too old."""
+        others = (pending for pending in chosen if pending is not self._arriving)
+        return min(others, key=lambda pending: (pending.signal.recorded_at, pending.sequence))
 
     def _bind(self, chosen: list[Pending]) -> tuple[Pending, ...]:
-        """Binds signals with fewer aliases first, then earlier ones, each to its first alias that leaves the rest bindable."""
+        """Binds those with fewer aliases first, then earlier ones, to the first alias that leaves the rest bindable."""
         waiting = sorted(chosen, key=lambda pending: (pending.aliases.bit_count(), pending.sequence))
         free = (1 << self._count) - 1
         bound: dict[int, Pending] = {}
@@ -150,7 +148,7 @@ class _Search:
 
 
 def _augment(signals: list[Pending], which: int, bound: dict[int, int], seen: set[int], count: int) -> bool:
-    """Kuhn's augmenting path: binds signal `which`, moving others where needed. `bound` maps an alias's bit to a signal."""
+    """Kuhn's augmenting path: binds signal `which`, moving others where needed. `bound` maps alias bits to signals."""
     for bit in range(count):
         if not signals[which].aliases >> bit & 1 or bit in seen:
             continue

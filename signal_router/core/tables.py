@@ -15,7 +15,10 @@ from signal_router.model.candidates import SignalCopy
 
 
 class Pending(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A signal that waits for its set: `sequence` is its place in the joining order, `aliases` the mask of members it fits."""
+    """A signal that waits for its set.
+
+    `sequence` is its place in the joining order, `aliases` the mask of members it fits.
+    """
 
     sequence: int
     aliases: int
@@ -24,7 +27,10 @@ class Pending(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Remembered(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An identity that must not join again. `forget_at` 0: it is still pending, in the queue of `aliases` at `index`."""
+    """An identity that must not join again.
+
+    `forget_at` 0: it is still pending, in the queue of `aliases` at `index`.
+    """
 
     identity: str
     digest: bytes
@@ -39,9 +45,9 @@ class Remembered(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class JoinSet(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The head of a set: what is pending or remembered for one (subscription, join key).
 
-    `pending` and `remembered` hold the first few, in joining order; `queues` maps an alias mask to the half-open range of
-    indexes of its queued signals (there may be holes); `queued` and `noted` count the entries outside the head. `due` is the
-    time at which the set stands in the time index (0 = not there).
+    `pending` and `remembered` hold the first few, in joining order; `queues` maps an alias mask to the half-open range
+    of indexes of its queued signals (there may be holes); `queued` and `noted` count the entries outside the head.
+    `due` is the time at which the set stands in the time index (0 = not there).
     """
 
     pending: tuple[Pending, ...] = ()
@@ -53,12 +59,16 @@ class JoinSet(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Life(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Which shape of a subscription this partition's sets belong to, and the aliases its masks speak of."""
+    """Which shape of a subscription this partition's sets belong to, and the aliases its masks speak of.
+
+    `dedupe_ms` is the horizon as of the definitions the partition last took, for what ends by itself.
+    """
 
     birth: int
     join_generation: int
     revision: int
     aliases: tuple[str, ...]
+    dedupe_ms: int
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -72,8 +82,8 @@ class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Where the partition stands: the definitions revision in force, changes still being carried out, and its clock.
 
-    `announced` keeps the largest time announced for each signals partition, −1 where none has been. The partition's clock is
-    the smallest of them.
+    `announced` keeps the largest time announced for each signals partition, −1 where none has been. The partition's
+    clock is the smallest of them.
     """
 
     revision: int = -1
@@ -86,15 +96,19 @@ class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return min(self.announced.values(), default=-1)
 
 
+SET_DUE, QUEUED_DUE, NOTED_DUE = 0, 1, 2
+"""Kinds of entries of the time index: look at the head of a set, at a queued signal, at an identity noted outside."""
+
+
 class Due(NamedTuple):
-    """An entry of the time index. `kind`: 0 = look at the set, 1 = a queued signal, 2 = an identity noted outside the head."""
+    """An entry of the time index: what to look at once the clock is beyond `at`. `place` is the index in its queue."""
 
     at: int
     kind: int
     subscription: str
     key: str
     aliases: int = 0
-    index: int = 0
+    place: int = 0
     identity: str = ""
 
 
@@ -120,7 +134,7 @@ class Table(Protocol):
         """Writes or deletes an identity noted outside the head."""
 
     def noted_of(self, subscription: str, key: str) -> Iterator[Remembered]:
-        """All identities of a set noted outside its head."""
+        """All identities of a set noted outside its head, of pending signals too. Deleting meanwhile is allowed."""
 
     def pending_count(self, subscription: str) -> int:
         """How many signals are pending here for a subscription; for `""`, in the whole partition."""
@@ -144,7 +158,7 @@ class Table(Protocol):
         """The join keys of a subscription's sets behind a key, in order of their text. Writes meanwhile are allowed."""
 
     def due(self, before: int) -> Iterator[Due]:
-        """The entries of the time index that lie before a time, earliest first. Writes during the iteration are allowed."""
+        """The entries of the time index before a time, earliest first; those added meanwhile are left for later."""
 
     def put_due(self, due: Due) -> None:
         """Adds an entry to the time index."""

@@ -18,9 +18,10 @@ from signal_router.model.signals import Position, Signal
 class SignalCopy(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a candidate carries of its signal.
 
-    `identity` is the identity's canonical JSON; `params` and `payload` are JSON text (params canonical); `digest` covers both,
-    so that a repeat with other content is told from a plain one. `recorded_at` is the record's timestamp, capped by the
-    reader's clock.
+    `identity` is the identity's canonical JSON; `params` and `payload` are JSON text (params canonical); `digest`
+    covers both, so that a repeat with other content is told from a plain one. `recorded_at` is the record's timestamp,
+    capped by the reader's clock. `traceparent` is the W3C trace context that the trigger goes on with if this signal
+    completes it.
     """
 
     identity: str
@@ -35,6 +36,7 @@ class SignalCopy(msgspec.Struct, frozen=True, gc=False, array_like=True):
     partition: int
     offset: int
     digest: bytes
+    traceparent: str | None = None
 
     @property
     def position(self) -> Position:
@@ -61,8 +63,9 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
 class Mark(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
     """How far signals partitions have been read, in time.
 
-    `announced`: `topic/partition` → time; no signal recorded before it will come. `inputs` names every signals partition there
-    is, so that one nobody has announced yet holds the clock; `retired` names those that are inputs no longer.
+    `announced`: `topic/partition` → time; no signal recorded before it will come. `inputs` names every signals
+    partition there is, so that one nobody has announced yet holds the clock; `retired` names those that are inputs no
+    longer.
     """
 
     worker: str
@@ -72,13 +75,15 @@ class Mark(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Candidate | Mark)
+_decoder: msgspec.msgpack.Decoder[Candidate | Mark] = msgspec.msgpack.Decoder(Candidate | Mark)
 
 encode = _encoder.encode
 
 
 def decode(value: bytes) -> Candidate | Mark:
-    """Reads a record of the candidates topic. Raises `msgspec.ValidationError` or `msgspec.DecodeError` where it cannot."""
+    """Reads a record of the candidates topic. Raises `msgspec.DecodeError`, of which a newer format is a subclass:
+    `msgspec.ValidationError`.
+    """
     return _decoder.decode(value)
 
 

@@ -1,7 +1,7 @@
 """Triggers: the record published when a set is complete, its key, its id, and how it is written.
 
-The same set is the same trigger on every replay and every cluster: the id is made of what the set is, the times are those of
-its signals, and nothing else goes in.
+The same set is the same trigger on every replay and every cluster: the id is made of what the set is, the times are
+those of its signals, and nothing else goes in.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class TriggerSignal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trigger(msgspec.Struct, frozen=True, gc=False):
-    """A trigger, as JSON (format: `signal-router.trigger.v1`). `by_position`: params were too large and are left out."""
+    """A trigger, as JSON (format: `signal-router.trigger.v1`). `by_position`: it was too large; params are left out."""
 
     trigger_id: str
     kind: str
@@ -124,7 +124,10 @@ def params_of(signal: SignalCopy) -> Mapping[str, Value]:
 
 
 def trigger_id(subscription: Subscription, join_key: str, members: Sequence[Bound]) -> str:
-    """UUIDv5 of canonical JSON [subscription id, birth, join generation, join key, sorted [alias, name, source, id]]."""
+    """UUIDv5 of the canonical JSON of what the set is.
+
+    That is `[subscription id, birth, join generation, join key, [[alias, name, source, id], … sorted by alias]]`.
+    """
     parts = ",".join(
         f"[{canonical_text(member.alias)},{member.signal.identity[1:]}"
         for member in sorted(members, key=lambda member: member.alias)
@@ -176,7 +179,7 @@ def _signal(member: Bound) -> TriggerSignal:
 
 
 def key_of(subscription: Subscription, key: str) -> bytes:
-    """The Kafka key: canonical JSON `["ns/name", join key]`; where every signal fires by itself its identity is added."""
+    """The Kafka key: canonical JSON `["ns/name", join key]`, with the identity where every signal fires by itself."""
     join_key = f"{{}},{key}" if subscription.by_identity else key
     return f"[{canonical_text(subscription.id)},{join_key}]".encode()
 

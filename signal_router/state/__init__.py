@@ -1,1 +1,1 @@
-"""Tables: the local, disposable copy of what the join stage keeps, over a store of bytes; the changelog is the authority."""
+"""Tables: the local, disposable copy of what the join stage keeps; the changelog is the authority."""

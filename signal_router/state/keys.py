@@ -1,9 +1,9 @@
 """How a table's entries are laid out in bytes: format 1 of the store and of the changelog.
 
-A key is one letter for the kind and what tells the entry from others of its kind; in the store the partition's number stands
-before it (two bytes, big endian), in the changelog nothing does. Kinds: S head of a set, Q queued signal, I identity noted
-outside a head, N pending count, D life of a subscription, V progress; P position record; T time index and L changelog
-position, both local only.
+A key is one letter for the kind and what tells the entry from others of its kind; in the store the partition's number
+stands before it (two bytes, big endian), in the changelog nothing does. Kinds: S head of a set, Q queued signal, I
+identity noted outside a head, N pending count, D life of a subscription, V progress; P position record; T time index
+and L changelog position, both local only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def life_key(subscription: str) -> bytes:
 
 def due_key(due: Due) -> bytes:
     """Key in the time index: ordered by time."""
-    rest = f"{due.kind}{due.subscription}\0{due.key}\0{due.aliases}\0{due.index}\0{due.identity}"
+    rest = f"{due.kind}{due.subscription}\0{due.key}\0{due.aliases}\0{due.place}\0{due.identity}"
     return b"T" + _AT.pack(due.at) + rest.encode()
 
 
@@ -74,8 +74,8 @@ def due_of(key: bytes) -> Due:
     """Reads an entry of the time index back from its key."""
     (at,) = _AT.unpack_from(key, 1)
     text = key[9:].decode()
-    subscription, join_key, aliases, index, identity = text[1:].split("\0", 4)
-    return Due(at, int(text[0]), subscription, join_key, int(aliases), int(index), identity)
+    subscription, join_key, aliases, place, identity = text[1:].split("\0", 4)
+    return Due(at, int(text[0]), subscription, join_key, int(aliases), int(place), identity)
 
 
 def after(prefix: bytes) -> bytes:

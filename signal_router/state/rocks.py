@@ -1,11 +1,12 @@
 """The store on disk: one RocksDB for all partitions of a worker.
 
-The write-ahead log is kept but not synced: it survives the end of the process, and the changelog is the authority after a
-loss of power. What RocksDB finds damaged is reported as `StateError`; the caller rebuilds.
+The write-ahead log is kept but not synced: it survives the end of the process, and the changelog is the authority after
+a loss of power. What RocksDB finds damaged is reported as `StateError`; the caller rebuilds.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,12 @@ from signal_router.errors import StateError
 
 BATCH_ENTRIES = 5_000
 """Entries per write: a write holds the interpreter's lock, about 15 ms at this size."""
+
+_OWN_FILES = re.compile(
+    r"\d+\.(sst|log|blob|dbtmp)|(MANIFEST|OPTIONS)-\d+(\.dbtmp)?|CURRENT|IDENTITY|LOCK|LOG(\.old(\.\d+)?)?"
+    r"|rocksdict-config\.json"
+)
+"""The names that RocksDB and its binding give to files."""
 
 
 class RocksStore:
@@ -32,28 +39,45 @@ class RocksStore:
         blocks.set_bloom_filter(10, False)
         options.set_block_based_table_factory(blocks)
         self.path = path
+        self._db: Rdict | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._db: Rdict | None = Rdict(str(path), options)
+            _refuse_foreign(path)
+            self._db = Rdict(str(path), options)
+        except StateError:
+            raise
         except Exception as error:
-            raise StateError(f'the store at "{path}" does not open: {error}') from error
+            raise self._failure("does not open", error) from error
 
     def get(self, key: bytes) -> bytes | None:
         """Reads one value."""
-        return self._open.get(key)  # type: ignore[no-any-return]
+        db = self._open
+        try:
+            return db.get(key)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise self._failure("cannot be read", error) from error
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Reads start ≤ key < end in order of the keys."""
-        read = ReadOptions()
-        read.set_iterate_upper_bound(end)
-        iterator = self._open.iter(read)
-        iterator.seek(start)
-        while iterator.valid():
-            yield iterator.key(), iterator.value()
-            iterator.next()
+        db = self._open
+        try:
+            read = ReadOptions()
+            read.set_iterate_upper_bound(end)
+            iterator = db.iter(read)
+            iterator.seek(start)
+            while iterator.valid():
+                yield iterator.key(), iterator.value()
+                iterator.next()
+            iterator.status()
+        except Exception as error:
+            raise self._failure("cannot be read", error) from error
 
     def write(self, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Writes in atomic batches, in order; a crash between two leaves a prefix, which the position entry at the end tells."""
+        """Writes in atomic batches, in order.
+
+        A crash between two leaves a prefix, which the position entry at the end tells.
+        """
+        db = self._open
         entries = iter(writes)
         while part := list(islice(entries, BATCH_ENTRIES)):
             batch = WriteBatch(raw_mode=True)
@@ -62,11 +86,18 @@ class RocksStore:
                     batch.delete(key)
                 else:
                     batch.put(key, value)
-            self._open.write(batch)
+            try:
+                db.write(batch)
+            except Exception as error:
+                raise self._failure("cannot be written", error) from error
 
     def delete_range(self, start: bytes, end: bytes) -> None:
         """Deletes start ≤ key < end."""
-        self._open.delete_range(start, end)
+        db = self._open
+        try:
+            db.delete_range(start, end)
+        except Exception as error:
+            raise self._failure("cannot be written", error) from error
 
     def close(self) -> None:
         """Closes the database and gives the directory free. Idempotent."""
@@ -80,8 +111,24 @@ class RocksStore:
             raise StateError(f'the store at "{self.path}" is closed')
         return self._db
 
+    def _failure(self, what: str, error: Exception) -> StateError:
+        return StateError(
+            f'the store at "{self.path}" {what}: {error}',
+            hint="stop the worker and delete the directory: it is rebuilt from the changelog",
+        )
+
 
 def destroy(path: Path) -> None:
-    """Deletes a store's files."""
-    for file in sorted(path.glob("**/*"), reverse=True) if path.exists() else ():
-        file.unlink() if file.is_file() or file.is_symlink() else file.rmdir()
+    """Deletes a store's files, and no other: a path that was given by mistake loses nothing."""
+    for file in path.iterdir() if path.is_dir() else ():
+        if file.is_file() and _OWN_FILES.fullmatch(file.name):
+            file.unlink()
+
+
+def _refuse_foreign(path: Path) -> None:
+    foreign = sorted(file.name for file in path.iterdir() if not _OWN_FILES.fullmatch(file.name))
+    if foreign:
+        raise StateError(
+            f'the directory "{path}" holds "{foreign[0]}", which is not part of a store',
+            hint="give a directory of its own: signal-router worker --state-dir DIR",
+        )
