@@ -117,7 +117,7 @@ def _kept_of(headers: dict[str, bytes | None]) -> dict[str, str]:
 def _decode_plain(value: bytes, kept: dict[str, str]) -> Signal:
     try:
         fields = _decode_plain_fields(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_plain_carefully(value, kept)
     name, source, id_, time = fields.name, fields.source, fields.id, fields.time
     if (

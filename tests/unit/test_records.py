@@ -161,6 +161,7 @@ class TestPlainForm:
             (b'{"name":"x","params":{"a":%s1%s}}' % (b"[" * 63, b"]" * 63), "nesting", "64 levels"),
             (b'{"name":"x","payload":%s1%s}' % (b"[" * 64, b"]" * 64), "nesting", "levels"),
             (b'{"name":"x","more":%s1%s}' % (b"[" * 64, b"]" * 64), "nesting", "levels"),
+            (b'{"name":"x","payload":%s%s}' % (b"[" * 4900, b"]" * 4900), "nesting", "levels"),
             (b'{"name":"x","params":%s1%s}' % (b'{"a":' * 1500, b"}" * 1500), "nesting", "levels"),
             (b'{"name":"%s"}' % (b"x" * LIMIT), "too-large", f"at most {LIMIT}"),
         ],
