@@ -111,12 +111,12 @@ def encode_dead_letter(letter: DeadLetter) -> bytes:
 
 
 def decode_dead_letter(data: bytes) -> DeadLetter:
-    """Reads the wire form; fields it does not know are ignored.
+    """Reads the wire form; fields it does not know are ignored, and without a format it is the first.
 
     Raises RecordError: `format` for a newer format than this program knows, `not-dead-letter` for what it cannot read.
     """
     try:
-        found = msgspec.json.decode(_decode_format(data).get("format", b"null"), type=int)
+        found = msgspec.json.decode(_decode_format(data).get("format", b"1"), type=int)
         if found > FORMAT:
             raise RecordError(
                 "format",

@@ -180,7 +180,7 @@ spellings = {
 
 @st.composite
 def nearly_signals(draw):
-    """JSON texts that are signals in most fields, with anything in some; of a key given twice, only the last may be bad."""
+    """JSON texts that are signals in most fields, anything in some; of a key given twice only the last may be bad."""
     fields = ["name", *draw(st.lists(st.sampled_from(list(spellings)), max_size=8))]
     members = [
         f'"{field}":{draw(spellings[field] if field in fields[at + 1 :] else spellings[field] | loose_json)}'
