@@ -31,7 +31,7 @@ from signal_router.model.signal_fields import (
     text_of_member,
 )
 from signal_router.model.signals import Signal
-from signal_router.model.timestamps import rfc3339
+from signal_router.model.timestamps import valid_timestamp
 from signal_router.model.values import Value
 
 REASONS = {
@@ -124,7 +124,7 @@ def _decode_plain(value: bytes, kept: dict[str, str]) -> Signal:
         not name
         or (not source and (source is not None or id_ is not None))
         or id_ == ""
-        or (time is not None and not rfc3339(time))
+        or (time is not None and not valid_timestamp(time))
     ):
         return _decode_plain_carefully(value, kept)
     params: Mapping[str, Value] = NO_PARAMS if fields.params is None else fields.params

@@ -9,7 +9,7 @@ import msgspec
 
 from signal_router.errors import RecordError
 from signal_router.model.json_values import MAX_NESTING, decode_json
-from signal_router.model.timestamps import rfc3339
+from signal_router.model.timestamps import valid_timestamp
 from signal_router.model.values import Value, type_name
 
 NO_PARAMS: Mapping[str, Value] = {}
@@ -49,7 +49,7 @@ def checked_text(value: object, *, field: str, what: str) -> str:
 
 def checked_time(text: str, *, what: str) -> str:
     """Gives a timestamp as it is spelled; raises RecordError `time` where RFC 3339 does not know it."""
-    if not rfc3339(text):
+    if not valid_timestamp(text):
         raise RecordError(
             "time",
             f'time of {what} is no RFC 3339 timestamp: "{text[:40]}"',

@@ -20,7 +20,7 @@ _COMMON = re.compile(
 _DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-def rfc3339(text: str) -> bool:
+def valid_timestamp(text: str) -> bool:
     """Whether `text` is a date-time of RFC 3339, section 5.6: date, `T`, time, and an offset or `Z`.
 
     Days exist in their month; second 60 stands only where leap seconds are put, at 23:59 UTC.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from signal_router.model.timestamps import rfc3339
+from signal_router.model.timestamps import valid_timestamp
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from signal_router.model.timestamps import rfc3339
     ],
 )
 def test_timestamps_of_rfc_3339_are_taken(text):
-    assert rfc3339(text)
+    assert valid_timestamp(text)
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_timestamps_of_rfc_3339_are_taken(text):
     ],
 )
 def test_anything_else_is_no_timestamp(text):
-    assert not rfc3339(text)
+    assert not valid_timestamp(text)
