@@ -140,7 +140,7 @@ class MemoryLog:
         if self._failed is not None and "TOPIC_AUTHORIZATION_FAILED" in str(self._failed):
             self._break(UnknownOutcomeError(f"abort failed: {self._failed}"))
         if self._failed is not None and self._failed.delivery:
-            self._suspicion = "delivery"
+            self._suspicion = "a delivery failed"
         self._end(commit=False)
 
     def delivered(self) -> Mapping[TopicPartition, int]:
