@@ -23,7 +23,7 @@ from typing import TypeAlias
 from signal_router.core.predicates import ABSENT, Fields, Found, look_up
 from signal_router.model.signals import Signal
 from signal_router.model.subscriptions import JoinParameter, JoinType, Member
-from signal_router.model.timestamps import rfc3339
+from signal_router.model.timestamps import valid_timestamp
 from signal_router.model.values import Value, type_name
 
 Reader: TypeAlias = Callable[[Found], Value]
@@ -113,7 +113,7 @@ def _read_date(found: Found) -> Value:
 def _day(written: str | int) -> str | None:
     text = str(written) if isinstance(written, int) else written
     if len(text) not in _DATE_LENGTHS:
-        if not rfc3339(text):
+        if not valid_timestamp(text):
             return None
         text = text[:10]
     digits = _DATE.fullmatch(text)

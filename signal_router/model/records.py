@@ -54,8 +54,8 @@ REASONS = {
 Headers = Iterable[tuple[str, bytes | None]]
 """The headers of a record in their order; of a name given twice the last counts."""
 
-_KEPT_HEADERS = ("traceparent", "tracestate", "sr_replay_of")
-"""Headers that stand in the context of a signal of any form: its trace, and for a replay what it repeats."""
+_TRACE_HEADERS = ("traceparent", "tracestate")
+_REPLAY_HEADER = "sr_replay_of"
 
 _NOTHING_KEPT: dict[str, str] = {}
 
@@ -104,13 +104,19 @@ def decode_signal(value: bytes | None, headers: Headers | None, *, limit_bytes: 
 
 
 def _kept_of(headers: dict[str, bytes | None]) -> dict[str, str]:
-    """The headers to keep, where they are readable: a broken trace is no reason to refuse a signal."""
+    """The headers that stand in the context of every form: the trace, and what a replay repeats, where readable.
+
+    A broken trace is no reason to refuse a signal.
+    """
     kept = {}
-    for name in _KEPT_HEADERS:
+    for name in _TRACE_HEADERS:
         content = headers.get(name)
-        if content is not None:
-            with suppress(UnicodeDecodeError):
-                kept[name] = content.decode()
+        if content is not None and content.isascii():
+            kept[name] = content.decode()
+    repeated = headers.get(_REPLAY_HEADER)
+    if repeated is not None:
+        with suppress(UnicodeDecodeError):
+            kept[_REPLAY_HEADER] = repeated.decode()
     return kept
 
 
