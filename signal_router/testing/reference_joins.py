@@ -57,7 +57,7 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A candidate that ended without a trigger. `aliases` is empty where it was refused before it joined."""
+    """A candidate that ended without a trigger; `aliases` is empty where its subscription has changed its shape."""
 
     taken: Taken
     outcome: str
@@ -116,7 +116,8 @@ class Partition:
         first = self._first_copy(taken)
         if first is not None:
             reason = "repeat" if first.content == signal.content else "conflict"
-            self._end(taken, "duplicate", reason, cause=first.position)
+            reshaped = document.join_generation > match.document.join_generation
+            self._end(taken, "duplicate", reason, cause=first.position, refused=reshaped)
         elif document.join_generation > match.document.join_generation:
             self._remember(taken, document)
             self._end(taken, "superseded", "edit", refused=True)

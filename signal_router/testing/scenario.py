@@ -102,6 +102,15 @@ class Scenario:
         """Deletes a subscription."""
         return self._apply(identity, self._applied[identity].spec, deleted=True)
 
+    def document(self, value: bytes | None) -> Self:
+        """Appends a record to the definitions log as it is; the view that holds it is in force at once."""
+        revision = len(self.definitions)
+        self.definitions.append(DefinitionRecord(revision, value))
+        for partition, views in self.views.items():
+            views.append(View(len(self.signals[partition]), revision))
+        self.inputs.append(ViewInput(self._next(), revision))
+        return self
+
     def signal(
         self,
         name: str,
@@ -241,7 +250,6 @@ class Scenario:
         before = self._applied.get(identity)
         applied = _Applied(1, 1, deleted, spec) if before is None else _successor(before, spec, deleted=deleted)
         self._applied[identity] = applied
-        revision = len(self.definitions)
         document: dict[str, Json] = {
             "format": 1,
             "kind": "Subscription",
@@ -254,11 +262,7 @@ class Scenario:
             "spec": dict(spec),
             "applied_at": time_text(START_MS + self._now),
         }
-        self.definitions.append(DefinitionRecord(revision, json.dumps(document).encode()))
-        for partition, views in self.views.items():
-            views.append(View(len(self.signals[partition]), revision))
-        self.inputs.append(ViewInput(self._next(), revision))
-        return self
+        return self.document(json.dumps(document).encode())
 
     def _partition(self, number: int) -> list[SignalRecord]:
         partition = (TOPIC, number)
