@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from signal_router.kafka.choice import BrokerChoice, choose_broker
 from signal_router.kafka.embedded import EmbeddedBroker
@@ -103,6 +105,28 @@ def own_broker(tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """An embedded broker of the test's own, to be killed and paused at will."""
     with EmbeddedBroker(tmp_path / "kafka") as own:
         yield own
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """PEM files for a TLS listener on 127.0.0.1: the server's key and certificate, and who signed it."""
+
+    server: Path
+    authority: Path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate authority made for this run; nothing else trusts it."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1", "localhost")
+    made = Certificates(folder / "server.pem", folder / "authority.pem")
+    key = load_pem_private_key(server.private_key_pem.bytes(), password=None)
+    pkcs8 = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # the only form that Java reads
+    made.server.write_bytes(pkcs8 + b"".join(pem.bytes() for pem in server.cert_chain_pems))
+    authority.cert_pem.write_to_path(str(made.authority))
+    return made
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import base64
 import os
+import re
 import shutil
 import signal
 import socket
@@ -69,7 +70,8 @@ JVM_OPTIONS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryErr
 
 _PLAIN = "PLAINTEXT"
 _CONTROLLER = "CONTROLLER"
-_LOG_TAIL_LINES = 30
+_LOG_TAIL_LINES = 12
+_STACK_FRAME = re.compile(r"\s+(at |\.\.\. \d+ more)")
 _ATTEMPTS_AT_PORTS = 3
 
 
@@ -200,10 +202,12 @@ class EmbeddedBroker:
             return None
 
     def log_tail(self) -> str:
-        """The last lines of the JVM's output."""
+        """The last lines of the JVM's output, without stack frames."""
         if self._data_dir is None or not self.log_file.exists():
             return ""
-        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+        lines = self.log_file.read_text(errors="replace").splitlines()
+        telling = [line for line in lines if not _STACK_FRAME.match(line)]
+        return "\n".join(telling[-_LOG_TAIL_LINES:])
 
     def __enter__(self) -> Self:
         return self.start()
