@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from signal_router.testing.reference_types import Position, SignalRecord
@@ -85,7 +86,7 @@ def read_signal(record: SignalRecord, position: Position, topic_id: str, limit_b
         wire = _binary(record.value, headers)
     else:
         wire = _plain(_object(read_json(record.value)))
-    wire = replace(wire, context={**_trace(headers), **wire.context})
+    wire = replace(wire, context={**_kept(headers), **wire.context})
     return _signal(wire, record, position, topic_id)
 
 
@@ -213,10 +214,15 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _trace(headers: Mapping[str, bytes | None]) -> dict[str, str]:
-    """The W3C trace context, where it is readable."""
-    found = {name: headers.get(name) for name in ("traceparent", "tracestate")}
-    return {name: content.decode() for name, content in found.items() if content is not None and content.isascii()}
+def _kept(headers: Mapping[str, bytes | None]) -> dict[str, str]:
+    """Headers that stand in the context of every wire form, where readable: the trace, and what a replay repeats."""
+    kept = {}
+    for name in ("traceparent", "tracestate", "sr_replay_of"):
+        content = headers.get(name)
+        if content is not None and (name == "sr_replay_of" or content.isascii()):
+            with suppress(UnicodeDecodeError):
+                kept[name] = content.decode("utf-8")
+    return kept
 
 
 def _scalars(params: Json) -> dict[str, Scalar]:
