@@ -1,0 +1,64 @@
+# One command for everything; `make help` explains.
+
+# The first Python >= 3.11 found; `make PYTHON=python3.12 …` chooses another.
+PYTHON = $(shell for each in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install test check demo bench lock clean python
+
+help: ## Explains the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 chooses the interpreter, ARGS='-k restore' narrows \`make test\`,"
+	@echo "  SIGNAL_ROUTER_BOOTSTRAP=host:port uses your broker instead of an embedded one."
+
+install: $(VENV)/.installed ## Makes .venv with .venv/bin/signal-router, from pinned versions with hashes
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(MAKE) --no-print-directory python
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@echo "installing pinned packages into $(VENV) (the first time: about 250 MB, most of it a Java runtime)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+python: # Names what is missing, with the fix
+	@test -n "$(PYTHON)" && command -v "$(PYTHON)" >/dev/null || { \
+		echo "error: Python >= 3.11 is needed, and none was found"; \
+		echo "hint: apt install python3 python3-venv (or your system's packages), then: make PYTHON=python3.12 install"; exit 1; } >&2
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: Python >= 3.11 is needed, $(PYTHON) is $$("$(PYTHON)" -V 2>&1)"; \
+		echo "hint: make PYTHON=python3.12 install"; exit 1; } >&2
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "error: $(PYTHON) has no module venv"; \
+		echo "hint: apt install python3-venv (for another version: python3.12-venv)"; exit 1; } >&2
+
+# Tests marked `alone` measure time or take the whole machine: they run afterwards, one by one. No test at all is an error.
+test: install ## Installs, then runs all tests on a real Kafka
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone" $(ARGS)
+	$(BIN)/python -m pytest -m alone $(ARGS) || test $$? -eq 5
+
+check: install ## What CI holds a change to: lint, format, types, layers, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory test
+
+demo: install ## Tells the whole story on a real Kafka; FAULT=duplicate or FAULT=loss must end red
+	@$(BIN)/signal-router demo $(if $(FAULT),--fault $(FAULT)) $(ARGS)
+
+bench: install ## Measures throughput and latency; ARGS are passed on
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: ## Writes requirements.lock anew from pyproject.toml; ARGS=--upgrade takes newer versions
+	@PYTHON="$(PYTHON)" scripts/lock $(ARGS)
+
+clean: ## Removes .venv and everything generated
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .signal-router
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
