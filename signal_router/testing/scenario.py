@@ -42,7 +42,7 @@ START_MS: Final = 1_773_100_800_000
 """2026-03-10T00:00:00Z: times in a scenario are counted from here."""
 
 TOPIC: Final = "signals"
-TOPIC_ID: Final = "00000000-0000-4000-8000-000000000001"
+TOPIC_ID: Final = "mR1rq1K5SoCzXUK0fYqDuw"
 
 _AUTOMATIC: Final = "an id of its own"
 

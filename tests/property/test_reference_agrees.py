@@ -24,7 +24,7 @@ from signal_router.testing.reference_template import Bound, render
 from signal_router.testing.reference_values import UnreadableError, canonical, read_json
 
 LIMIT = 4_096
-TOPIC_ID = "00000000-0000-4000-8000-000000000001"
+TOPIC_ID = "mR1rq1K5SoCzXUK0fYqDuw"
 HERE = Position("signals", 0, 7)
 
 NUMBERS = st.one_of(

@@ -33,6 +33,7 @@ from signal_router.testing.reference_values import (
     UnreadableError,
     canonical,
     duration_ms,
+    join_key_hash,
     read_json,
     rfc3339,
     time_text,
@@ -40,7 +41,8 @@ from signal_router.testing.reference_values import (
 from signal_router.testing.scenario import START_MS, TOPIC, TOPIC_ID, Scenario
 
 PAIR = {"a": "A", "b": "B"}
-MODEL_PAGE = Path(__file__).parents[2] / "docs" / "model.md"
+DOCS = Path(__file__).parents[2] / "docs"
+MODEL_PAGE = DOCS / "model.md"
 Outputs = list[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]]
 
 
@@ -913,6 +915,34 @@ def test_data_that_is_no_json_has_no_params():
 )
 def test_canonical_json_has_one_text_per_value(text, written):
     assert canonical(read_json(text.encode())) == written
+
+
+def vectors(block: str) -> list[list[str]]:
+    """The lines `given ⟶ expected` of a block of the published test vectors."""
+    page = (DOCS / "test-vectors.md").read_text(encoding="utf-8")
+    lines = page.split(f"```vectors {block}\n")[1].split("```")[0]
+    return [line.split(" ⟶ ") for line in lines.splitlines()]
+
+
+@pytest.mark.parametrize(("given", "written"), vectors("canonical-json"))
+def test_the_published_vectors_of_canonical_json_hold_here_too(given, written):
+    assert canonical(read_json(given.encode())) == written
+
+
+@pytest.mark.parametrize(("given", "reason"), vectors("refused"))
+def test_the_published_refusals_hold_here_too(given, reason):
+    with pytest.raises(UnreadableError):
+        read_json(given.encode())
+
+
+@pytest.mark.parametrize(("given", "expected"), vectors("join-key-hash"))
+def test_the_published_join_key_hashes_hold_here_too(given, expected):
+    assert join_key_hash(canonical(read_json(given.encode()))) == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), vectors("trigger-id"))
+def test_the_published_trigger_ids_hold_here_too(given, expected):
+    assert str(uuid.uuid5(reference.TRIGGER_ID_NAMESPACE, canonical(read_json(given.encode())))) == expected
 
 
 @pytest.mark.parametrize("text", [b'{"a":"\\ud800","a":1}', b'{"\\ud800":1}', b"Infinity", b'\xef\xbb\xbf"x"', b"1 2"])
