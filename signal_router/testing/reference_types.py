@@ -99,9 +99,9 @@ class Evidence:
     """All that the reference evaluation needs to know; see the module.
 
     `signals` holds, per (topic, partition), the records below the next offset up to which the evaluation is to go, in
-    order of offset; `topic_ids` the UUIDs of their topics, as Kafka writes them. `inputs` maps a candidates partition to its decision
-    inputs in order. `undeliverable` maps the id of each trigger that went to the dead letters to the reason
-    (`destination` or `size`): what a broker takes cannot be derived, so it is given.
+    order of offset; `topic_ids` the UUIDs of their topics, as Kafka writes them. `inputs` maps a candidates partition
+    to its decision inputs in order. `undeliverable` maps the id of each trigger that went to the dead letters to the
+    reason (`destination` or `size`): what a broker takes cannot be derived, so it is given.
     """
 
     app: str

@@ -116,7 +116,7 @@ def waiting_of(evidence: Evidence, position: Position, sequence: int) -> Waiting
 
 
 @given(STORIES)
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 def test_fifo_never_leaves_a_complete_set_pending(steps):
     for evidence, evaluation in prefixes(told(steps)):
         for waiting in still_waiting(evidence, evaluation).values():
@@ -124,7 +124,7 @@ def test_fifo_never_leaves_a_complete_set_pending(steps):
 
 
 @given(STORIES, st.sampled_from(["fifo", "latest"]))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 def test_each_candidate_has_one_outcome_and_each_signal_one_trigger(steps, policy):
     story = told(steps, policy=policy)
 
@@ -145,7 +145,7 @@ def test_each_candidate_has_one_outcome_and_each_signal_one_trigger(steps, polic
 
 
 @given(STORIES, st.sampled_from(["fifo", "latest"]))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 def test_the_signals_of_a_set_fit_their_aliases_agree_on_the_key_and_lie_within(steps, policy):
     story = told(steps, policy=policy)
 
@@ -160,7 +160,7 @@ def test_the_signals_of_a_set_fit_their_aliases_agree_on_the_key_and_lie_within(
 
 
 @given(STORIES, st.sampled_from(["fifo", "latest"]))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=80)
 def test_an_identity_joins_once_in_the_horizon(steps, policy):
     story = told(steps, policy=policy)
 
@@ -187,7 +187,7 @@ def clock_before(story: Scenario, sequence: int) -> int:
 
 
 @given(st.lists(st.builds(Given, FITS, st.just(1), MINUTES, st.just("-")), min_size=1, max_size=7))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_the_choice_finds_a_set_exactly_where_one_exists(signals):
     *waiting, arriving = pool_of(signals)
 
@@ -205,7 +205,7 @@ def test_the_choice_finds_a_set_exactly_where_one_exists(signals):
     st.lists(st.builds(Given, FITS, st.just(1), st.integers(0, 10), st.just("-")), min_size=1, max_size=7),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_where_time_divides_nothing_the_earliest_possible_set_is_chosen(signals, newest_first):
     *waiting, arriving = pool_of(signals)
 
