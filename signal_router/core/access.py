@@ -8,8 +8,8 @@ match index posts a member under the most selective of them and checks the rest 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from signal_router.core.intervals import HIGHEST, LOWEST, Bound, Interval, above, below
 from signal_router.model.subscriptions import Member, Operator, Predicate
@@ -26,16 +26,14 @@ class Selectivity(IntEnum):
     PRESENCE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ByValues:
+class ByValues(NamedTuple):
     """The parameter has one of these typed values."""
 
     parameter: str
     values: tuple[Hashable, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ByInterval:
+class ByInterval(NamedTuple):
     """The parameter is a number, or a string, in this interval."""
 
     parameter: str
@@ -43,16 +41,14 @@ class ByInterval:
     interval: Interval
 
 
-@dataclass(frozen=True, slots=True)
-class ByPrefix:
+class ByPrefix(NamedTuple):
     """The parameter is a string that begins so."""
 
     parameter: str
     prefix: str
 
 
-@dataclass(frozen=True, slots=True)
-class ByPresence:
+class ByPresence(NamedTuple):
     """The parameter is there."""
 
     parameter: str
@@ -60,11 +56,15 @@ class ByPresence:
 
 Access = ByValues | ByInterval | ByPrefix | ByPresence
 
+_VALUED = {Operator.EQ, Operator.IN}
 _ORDER = {Operator.LT, Operator.LE, Operator.GT, Operator.GE}
 
 
 def access_paths(member: Member) -> tuple[Access, ...]:
     """Gives one path per parameter, the most selective kinds first, in declaration order among equals."""
+    if len(member.predicates) == 1:
+        path = _path(member.predicates[0].parameter, member.predicates)
+        return () if path is None else (path,)
     by_parameter: dict[str, list[Predicate]] = {}
     for predicate in member.predicates:
         by_parameter.setdefault(predicate.parameter, []).append(predicate)
@@ -83,8 +83,22 @@ def selectivity(path: Access) -> Selectivity:
     return Selectivity.HALF_LINE if LOWEST in path.interval or HIGHEST in path.interval else Selectivity.INTERVAL
 
 
+def proves(path: Access, predicate: Predicate) -> bool:
+    """Whether a member that was found by the path satisfies the predicate, so that it need not be checked."""
+    if predicate.parameter != path.parameter:
+        return False
+    operator, operand = predicate.operator, predicate.operand
+    if isinstance(path, ByValues):
+        return operator in _VALUED and _values(predicate) == path.values
+    if isinstance(path, ByInterval):
+        return operator in _ORDER and isinstance(operand, str) is path.strings
+    if isinstance(path, ByPrefix):
+        return operator is Operator.PREFIX and path.prefix.startswith(str(operand))
+    return operator is Operator.EXISTS and operand is True
+
+
 def _path(parameter: str, predicates: Sequence[Predicate]) -> Access | None:
-    valued = [_values(each) for each in predicates if each.operator in (Operator.EQ, Operator.IN)]
+    valued = [_values(each) for each in predicates if each.operator in _VALUED]
     if valued:
         return ByValues(parameter, min(valued, key=len))
     prefixes = [str(each.operand) for each in predicates if each.operator is Operator.PREFIX]

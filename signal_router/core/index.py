@@ -17,7 +17,7 @@ from collections import Counter
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from signal_router.core.access import ByInterval, ByPrefix, ByValues, access_paths
+from signal_router.core.access import Access, ByInterval, ByPrefix, ByValues, access_paths
 from signal_router.core.join_keys import JoinPlan
 from signal_router.core.posting_nodes import Entry, Node
 from signal_router.core.predicates import Fields, fields_of
@@ -32,8 +32,9 @@ class Match(NamedTuple):
     it).
     """
 
-    subscription: Subscription
+    subscription_id: str
     key_text: str
+    subscription: Subscription
     alias_mask: int
 
 
@@ -91,8 +92,12 @@ class MatchIndex:
         )
         self._entries[subscription.id] = entries
         for entry in entries:
-            self._names.setdefault(entry.member.signal, _Name()).add(entry)
-            self._kinds.update(_kinds(entry.member))
+            paths = access_paths(entry.member)
+            name = self._names.get(entry.member.signal)
+            if name is None:
+                name = self._names[entry.member.signal] = _Name()
+            name.add(entry, paths)
+            self._kinds.update(_kinds(entry.member, paths))
 
     def remove(self, subscription_id: str) -> None:
         """Takes a subscription out; does nothing where there is none."""
@@ -101,7 +106,7 @@ class MatchIndex:
             name.remove(entry)
             if not name.root.count:
                 del self._names[entry.member.signal]
-            self._kinds.subtract(_kinds(entry.member))
+            self._kinds.subtract(_kinds(entry.member, access_paths(entry.member)))
 
     def match(self, signal: Signal) -> list[Match]:
         """Gives the subscriptions a signal is for, one match per join key, ordered by subscription id and key text."""
@@ -148,31 +153,40 @@ class MatchIndex:
 
     def _checked(self, visited: list[Entry], fields: Fields) -> list[Match]:
         found: list[Match] = []
+        last: JoinPlan | None = None
+        key_text: str | None = ""
         for entry in visited:
             check = entry.check
             if check is not None and not check(fields):
                 continue
-            plan = entry.plan
-            key_text = "" if plan is None else plan.key_text(fields)
+            if entry.plan is not last:  # most entries that a signal visits join on the same parameters
+                last = entry.plan
+                key_text = "" if last is None else last.key_text(fields)
+            subscription = entry.subscription
             if key_text is None:
-                self._refusals[entry.subscription.id] += 1
+                self._refusals[subscription.id] += 1
             else:
-                found.append(Match(entry.subscription, key_text, entry.bit))
+                found.append(Match(subscription.id, key_text, subscription, entry.bit))
         return found if len(found) < 2 else _merged(found)
 
 
 def _merged(found: list[Match]) -> list[Match]:
-    """Orders matches, and makes one of those that several members of a subscription gave for one join key."""
-    masks: dict[tuple[str, str], Match] = {}
+    """Orders matches, and makes one of those that several members of a subscription gave for a join key.
+
+    Matches compare as tuples, and those of equal ids hold the same subscription, so comparing never gets to compare two.
+    """
+    found.sort()
+    merged = [found[0]]
     for match in found:
-        key = (match.subscription.id, match.key_text)
-        first = masks.get(key)
-        masks[key] = match if first is None else match._replace(alias_mask=match.alias_mask | first.alias_mask)
-    return [masks[key] for key in sorted(masks)]
+        last = merged[-1]
+        if match.key_text != last.key_text or match.subscription is not last.subscription:
+            merged.append(match)
+        elif match is not last:
+            merged[-1] = last._replace(alias_mask=last.alias_mask | match.alias_mask)
+    return merged
 
 
-def _kinds(member: Member) -> list[str]:
-    paths = access_paths(member)
+def _kinds(member: Member, paths: tuple[Access, ...]) -> list[str]:
     if not paths:
         return ["members", "unconditional", *["negation_only"] * bool(member.predicates)]
     best = paths[0]
@@ -197,9 +211,9 @@ class _Name:
     def reads_context(self) -> bool:
         return self._context_members > 0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, paths: tuple[Access, ...]) -> None:
         self._context_members += _reads_context(entry.member)
-        self.root.add(entry)
+        self.root.add(entry, paths)
 
     def remove(self, entry: Entry) -> None:
         self._context_members -= _reads_context(entry.member)

@@ -94,17 +94,19 @@ class IntervalMap(Generic[Held]):
             self._settle()
         point: Bound = (1, value, 1)
         found: list[Held] = []
-        stack = [self._root]
+        stack = [self._root] if self._root is not None else []
         while stack:
             node = stack.pop()
-            if node is None or node.highest < point:
-                continue
-            stack.append(node.left)
+            left = node.left
+            if left is not None and left.highest > point:
+                stack.append(left)
             low, high = node.interval
             if low < point:
-                if point < high:
+                if high > point:
                     found.append(node.held)
-                stack.append(node.right)
+                right = node.right
+                if right is not None and right.highest > point:
+                    stack.append(right)
         return found
 
     def _settle(self) -> None:

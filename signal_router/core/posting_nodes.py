@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TypeAlias
 
-from signal_router.core.access import Access, ByValues, access_paths
+from signal_router.core.access import Access, ByValues, access_paths, proves
 from signal_router.core.join_keys import JoinPlan
 from signal_router.core.postings import Postings
 from signal_router.core.predicates import Check, Fields, compile_check
-from signal_router.model.subscriptions import Member, Operator, Subscription
+from signal_router.model.subscriptions import Member, Subscription
 
 LIST_BOUND = 24
 """Entries of a posting list before it becomes a node: checking a few costs less than a node's lookups and memory."""
 
 
 class Entry:
-    """One member in the index. `check` is None where finding the entry proves that its predicates hold."""
+    """One member in the index. `check` is what its place in the index does not prove, None where that is nothing."""
 
     __slots__ = ("bit", "check", "member", "plan", "subscription")
 
@@ -25,11 +25,12 @@ class Entry:
         self.member = member
         self.bit = bit
         self.plan = plan
-        self.check: Check | None = None if _proven_when_found(member) else compile_check(member.predicates)
+        self.check: Check | None = None
 
-
-def _proven_when_found(member: Member) -> bool:
-    return len(member.predicates) == 1 and member.predicates[0].operator in (Operator.EQ, Operator.IN)
+    def found_by(self, path: Access | None) -> None:
+        """Notes by which path, of all its paths, every signal comes to this entry."""
+        predicates = self.member.predicates
+        self.check = compile_check([each for each in predicates if path is None or not proves(path, each)])
 
 
 class Node:
@@ -47,10 +48,12 @@ class Node:
     def count(self) -> int:
         return len(self._placed)
 
-    def add(self, entry: Entry) -> None:
-        paths = access_paths(entry.member)
+    def add(self, entry: Entry, paths: tuple[Access, ...]) -> None:
+        """Posts an entry under the most selective of its `access_paths`."""
         position = self._cheapest(paths)
         self._placed[entry] = position
+        if not self._used:
+            entry.found_by(None if position < 0 else paths[position])
         if position < 0:
             self._rest[entry] = None
             return
@@ -59,9 +62,12 @@ class Node:
         used = self._used | {path.parameter}
         for key in _keys(path):
             bucket = postings.get(path, key)
-            postings.put(path, key, _with_entry(bucket, entry, used))
+            changed = _with_entry(bucket, entry, paths, used)
+            if changed is not bucket:
+                postings.put(path, key, changed)
 
     def remove(self, entry: Entry) -> None:
+        """Takes an entry out."""
         position = self._placed.pop(entry)
         if position < 0:
             del self._rest[entry]
@@ -128,18 +134,18 @@ def _size(bucket: _Bucket | None) -> int:
     return len(bucket) if isinstance(bucket, list) else bucket.count
 
 
-def _with_entry(bucket: _Bucket | None, entry: Entry, used: frozenset[str]) -> _Bucket:
+def _with_entry(bucket: _Bucket | None, entry: Entry, paths: tuple[Access, ...], used: frozenset[str]) -> _Bucket:
     if bucket is None:
         return [entry]
     if isinstance(bucket, Node):
-        bucket.add(entry)
+        bucket.add(entry, paths)
         return bucket
     bucket.append(entry)
     if len(bucket) <= LIST_BOUND:
         return bucket
     node = Node(used)
     for each in bucket:
-        node.add(each)
+        node.add(each, access_paths(each.member))
     return node
 
 

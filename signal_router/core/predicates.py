@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import TypeAlias
 
 from signal_router.model.signals import Signal
@@ -26,6 +27,9 @@ class Absent(Enum):
 
 
 ABSENT = Absent.ABSENT
+
+_SHARED = 4096
+"""Compiled tests and checks that are shared: most members of many compare with the same few values."""
 
 Found: TypeAlias = Value | Absent
 Fields: TypeAlias = Mapping[str, Value]
@@ -54,12 +58,19 @@ def matches(predicate: Predicate, signal: Signal) -> bool:
 
 def compile_check(predicates: Sequence[Predicate]) -> Check | None:
     """Makes one function of all predicates of a member, to be called with `fields_of` a signal; None for none."""
-    tests = tuple((predicate.parameter, compile_test(predicate)) for predicate in predicates)
+    return _check(tuple((predicate.parameter, compile_test(predicate)) for predicate in predicates))
+
+
+@lru_cache(maxsize=_SHARED)
+def _check(tests: tuple[tuple[str, Test], ...]) -> Check | None:
     if not tests:
         return None
+    first, test_first = tests[0]
     if len(tests) == 1:
-        [(parameter, test)] = tests
-        return lambda fields: test(fields.get(parameter, ABSENT))
+        return lambda fields: test_first(fields.get(first, ABSENT))
+    second, test_second = tests[1]
+    if len(tests) == 2:
+        return lambda fields: test_first(fields.get(first, ABSENT)) and test_second(fields.get(second, ABSENT))
 
     def check(fields: Fields) -> bool:
         for parameter, test in tests:  # noqa: SIM110 - a generator costs twice as much, once per candidate
@@ -72,9 +83,17 @@ def compile_check(predicates: Sequence[Predicate]) -> Check | None:
 
 def compile_test(predicate: Predicate) -> Test:
     """Makes a function that tells whether a value, or ABSENT, satisfies the predicate."""
-    operator, operand = predicate.operator, predicate.operand
+    operand = predicate.operand
     if isinstance(operand, tuple):
-        return _elements(operand, wanted=operator is Operator.IN)
+        return _elements(predicate.operator, tuple(map(type_name, operand)), operand)
+    return _scalar_test(predicate.operator, type_name(operand), operand)
+
+
+# The types are arguments so that the shared tests of 1 and True stay apart.
+
+
+@lru_cache(maxsize=_SHARED)
+def _scalar_test(operator: Operator, _: str, operand: Value) -> Test:
     if operator in _SIMPLE:
         return _SIMPLE[operator](operand)
     if isinstance(operand, str):
@@ -124,11 +143,12 @@ def _exists(operand: Value) -> Test:
     return _present if operand is True else _absent
 
 
-def _elements(operand: tuple[Value, ...], *, wanted: bool) -> Test:
+@lru_cache(maxsize=_SHARED)
+def _elements(operator: Operator, names: tuple[str, ...], operand: tuple[Value, ...]) -> Test:
     elements = frozenset(typed(element) for element in operand)
-    if wanted:
+    if operator is Operator.IN:
         return lambda value: value is not ABSENT and typed(value) in elements
-    types = frozenset(type_name(element) for element in operand)
+    types = frozenset(names)
     return lambda value: value is not ABSENT and type_name(value) in types and typed(value) not in elements
 
 
