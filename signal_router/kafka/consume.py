@@ -1,0 +1,280 @@
+"""The consume thread: it owns the group's Consumer completely.
+
+Every Consumer call is made here, because a call from a second thread starves while this one polls. Others post commands.
+The loop: run commands · `poll` · `consume` what is already there · take the group metadata · hand over batches stamped with the
+assignment number. A hand-off is bounded by records and bytes; `pause()` is never used as flow control, since it throws
+prefetched records away. The group's callbacks run inside `poll`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from signal_router.errors import BrokerError, ConfigurationError, FencedError, SignalRouterError, StateError
+from signal_router.kafka.settings import Setting
+from signal_router.model.group_metadata import GroupMetadata
+from signal_router.model.log import InputRecord, TopicPartition
+
+POLL_S = 0.05
+LINGER_S = 0.004
+"""How long a small batch waits for more: fewer, larger transactions for 4 ms of latency."""
+
+
+@dataclass(slots=True)
+class Fetched:
+    """Records of one partition as they came. `next_offset` lies behind the last record, or at the end that was met."""
+
+    tp: TopicPartition
+    records: list[InputRecord]
+    next_offset: int
+    epoch: int
+    group_metadata: bytes
+    size: int
+    at_end: bool
+    at: int = 0
+
+
+class Listener(Protocol):
+    """Who is told what happens; every call comes from the consume thread."""
+
+    def assigned(self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
+        """A new assignment: nothing is fetched before `ConsumeThread.start_fetching` names the offsets."""
+
+    def revoked(self, assignment: int) -> None:
+        """The assignment ends when this returns: finish or void what is on its way."""
+
+    def lost(self, assignment: int) -> None:
+        """The assignment ended already: void what is on its way."""
+
+    def fetching(self, assignment: int, epoch: int) -> None:
+        """Fetching began anew; only batches stamped with this epoch count from now on."""
+
+    def fetched(self, batches: Sequence[Fetched]) -> None:
+        """Batches, in order of each partition."""
+
+    def failed(self, error: SignalRouterError) -> None:
+        """The thread cannot go on."""
+
+
+class ConsumeThread:
+    """Runs one group consumer in a thread of its own."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Setting],
+        listener: Listener,
+        *,
+        slot: str,
+        max_records: int = 5_000,
+        max_pending_records: int = 20_000,
+        max_pending_bytes: int = 64 << 20,
+    ) -> None:
+        self._settings = dict(settings)
+        self._listener = listener
+        self._slot = slot
+        self._max_records = max_records
+        self._max_pending_records = max_pending_records
+        self._max_pending_bytes = max_pending_bytes
+        self._commands: queue.SimpleQueue[Callable[[Consumer], None]] = queue.SimpleQueue()
+        self._room = threading.Condition()
+        self._pending_records = 0
+        self._pending_bytes = 0
+        self._stopping = threading.Event()
+        self._assignment = 0
+        self._epoch = 0
+        self._metadata: bytes | None = None
+        self._member = ""
+        self._thread = threading.Thread(target=self._run, name="consume", daemon=True)
+
+    def start(self, topics: Sequence[str]) -> None:
+        """Starts the thread and joins the group."""
+        self._commands.put(lambda consumer: self._subscribe(consumer, topics))
+        self._thread.start()
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Changes the topics; the group rebalances."""
+        self._commands.put(lambda consumer: self._subscribe(consumer, topics))
+
+    def start_fetching(self, assignment: int, offsets: Mapping[TopicPartition, int]) -> None:
+        """Fetches the partitions of an assignment from these offsets; nothing fetched before is handed over any more.
+
+        Ignored if the assignment has ended meanwhile. Batches carry the epoch that `fetching` tells.
+        """
+        places = [KafkaTopicPartition(tp.topic, tp.partition, offset) for tp, offset in offsets.items()]
+        self._commands.put(lambda consumer: self._place(consumer, assignment, places))
+
+    def stop_fetching(self, assignment: int) -> None:
+        """Stops fetching without leaving the group, for a reload."""
+        self._commands.put(lambda consumer: self._place(consumer, assignment, []))
+
+    def taken(self, batch: Fetched) -> None:
+        """Gives the room of a batch back."""
+        with self._room:
+            self._pending_records -= len(batch.records)
+            self._pending_bytes -= batch.size
+            self._room.notify()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting to be taken."""
+        return self._pending_records == 0
+
+    def stop(self, deadline_s: float) -> bool:
+        """Leaves the group and ends the thread; False if it did not end in time."""
+        self._stopping.set()
+        with self._room:
+            self._room.notify()
+        self._thread.join(deadline_s)
+        return not self._thread.is_alive()
+
+    # ---- inside the thread
+
+    def _run(self) -> None:
+        try:
+            consumer = Consumer(self._settings)
+        except KafkaException as error:
+            self._listener.failed(ConfigurationError(f"the group consumer cannot be made: {error}"))
+            return
+        try:
+            while not self._stopping.is_set():
+                self._turn(consumer)
+        except SignalRouterError as error:
+            self._listener.failed(error)
+        except KafkaException as error:
+            self._listener.failed(self._explained(error.args[0]))
+        except Exception as error:  # noqa: BLE001 - a consume thread that dies must end the process
+            self._listener.failed(StateError(f"the consume thread failed: {error!r}"))
+        finally:
+            consumer.close()
+
+    def _turn(self, consumer: Consumer) -> None:
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                break
+            command(consumer)
+        if not self._has_room():
+            # Callbacks run inside poll, and a consumer that polls too seldom loses its membership.
+            with self._room:
+                self._room.wait(0.02)
+            if not self._has_room():
+                return
+        first = consumer.poll(POLL_S)
+        self._learn_metadata(consumer)
+        if first is None:
+            return
+        messages = [first, *consumer.consume(self._max_records - 1, 0)]
+        if len(messages) < 64:
+            time.sleep(LINGER_S)
+            messages.extend(consumer.consume(self._max_records - 1, 0))
+        self._hand_over(messages)
+
+    def _has_room(self) -> bool:
+        return self._pending_records < self._max_pending_records and self._pending_bytes < self._max_pending_bytes
+
+    def _hand_over(self, messages: list[Message]) -> None:
+        by_tp: dict[tuple[str, int], Fetched] = {}
+        metadata = self._metadata or b""
+        for message in messages:
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                self._on_error(error)
+                continue
+            name = (message.topic(), message.partition())
+            batch = by_tp.get(name)
+            if batch is None:
+                tp = TopicPartition(*name)
+                batch = by_tp[name] = Fetched(tp, [], 0, self._epoch, metadata, 0, at_end=False)
+            offset = message.offset()
+            if error is not None:
+                batch.next_offset = offset
+                batch.at_end = True
+                continue
+            value = message.value()
+            batch.records.append(InputRecord(offset, message.timestamp()[1], message.key(), value, message.headers()))
+            batch.next_offset = offset + 1
+            batch.at_end = False
+            if value is not None:
+                batch.size += len(value)
+        if not by_tp:
+            return
+        batches = list(by_tp.values())
+        with self._room:
+            for batch in batches:
+                self._pending_records += len(batch.records)
+                self._pending_bytes += batch.size
+        self._listener.fetched(batches)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            raise self._explained(error)
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise StateError(
+                f"the log does not have the offset to read next: {error.str()}",
+                hint="records were deleted before they were read; see the operations guide on retention gaps",
+            )
+        if error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
+            raise ConfigurationError(f"no permission to read: {error.str()}", hint="grant READ on topics and group")
+        # Everything else passes: the client retries by itself, and lag shows what it costs.
+
+    def _explained(self, error: KafkaError) -> SignalRouterError:
+        text = error.str()
+        if error.code() in {KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID} or "instance" in text.lower():
+            return FencedError(
+                f'slot "{self._slot}" was taken by another worker: {text}',
+                hint="every worker needs a --slot of its own",
+            )
+        return BrokerError(f"the group consumer failed: {text}")
+
+    def _subscribe(self, consumer: Consumer, topics: Sequence[str]) -> None:
+        consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+
+    def _on_assign(self, consumer: Consumer, places: list[KafkaTopicPartition]) -> None:
+        self._assignment += 1
+        self._epoch += 1
+        consumer.assign([])
+        self._metadata = consumer.consumer_group_metadata()
+        self._member = GroupMetadata.decode(self._metadata).member
+        tps = frozenset(TopicPartition(place.topic, place.partition) for place in places)
+        self._listener.assigned(self._assignment, tps, self._metadata)
+
+    def _on_revoke(self, consumer: Consumer, _places: list[KafkaTopicPartition]) -> None:
+        assignment = self._assignment
+        self._assignment += 1
+        self._epoch += 1
+        self._metadata = None
+        self._listener.revoked(assignment)
+        consumer.unassign()
+
+    def _on_lost(self, consumer: Consumer, _places: list[KafkaTopicPartition]) -> None:
+        assignment = self._assignment
+        self._assignment += 1
+        self._epoch += 1
+        self._metadata = None
+        self._listener.lost(assignment)
+        consumer.unassign()
+
+    def _place(self, consumer: Consumer, assignment: int, places: list[KafkaTopicPartition]) -> None:
+        if assignment != self._assignment:
+            return
+        self._epoch += 1
+        consumer.assign(places)
+        self._listener.fetching(assignment, self._epoch)
+
+    def _learn_metadata(self, consumer: Consumer) -> None:
+        """Takes newer metadata of the same membership only: anonymous metadata would not be fenced at all."""
+        metadata = consumer.consumer_group_metadata()
+        if metadata == self._metadata or self._metadata is None:
+            return
+        read = GroupMetadata.decode(metadata)
+        if read.fences and read.member == self._member:
+            self._metadata = metadata

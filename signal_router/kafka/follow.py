@@ -1,0 +1,137 @@
+"""Following a small compacted topic from its start: definitions, workers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from signal_router.errors import BrokerError, SignalRouterError
+from signal_router.kafka.settings import Connection
+from signal_router.model.log import InputRecord, TopicPartition
+
+_CONSUMER_DEFAULTS: Mapping[str, str | int | float | bool] = {"fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 5}
+
+
+def reader_settings(connection: Connection, group: str) -> dict[str, str | int | float | bool]:
+    """Settings of a consumer that assigns itself partitions, commits nothing and sees committed records only."""
+    return connection.consumer_config(
+        {
+            "group.id": group,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        },
+        defaults=_CONSUMER_DEFAULTS,
+    )
+
+
+def input_record(message: object) -> InputRecord:
+    """Reads a client's record into ours."""
+    return InputRecord(
+        message.offset(),  # type: ignore[attr-defined]
+        message.timestamp()[1],  # type: ignore[attr-defined]
+        message.key(),  # type: ignore[attr-defined]
+        message.value(),  # type: ignore[attr-defined]
+        message.headers(),  # type: ignore[attr-defined]
+    )
+
+
+class Follower:
+    """Reads partitions of one topic in a thread, from the start and for ever."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        topic: str,
+        partitions: int,
+        take: Callable[[Sequence[InputRecord]], None],
+        failed: Callable[[SignalRouterError], None],
+    ) -> None:
+        """`take` gets records of one partition in order, `failed` what ends the thread; both called from the thread."""
+        self._settings = reader_settings(connection, f"{connection.prefix}{connection.app}-follow")
+        self._topic = topic
+        self._partitions = partitions
+        self._take = take
+        self._failed = failed
+        self._stopping = threading.Event()
+        self._ends: set[int] = set()
+        self._caught_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"follow-{topic}", daemon=True)
+
+    def start(self) -> None:
+        """Starts reading."""
+        self._thread.start()
+
+    def wait(self, deadline_s: float) -> None:
+        """Waits until the end has been met once. Raises `BrokerError` past the deadline."""
+        if not self._caught_up.wait(deadline_s):
+            raise BrokerError(f'topic "{self._topic}" could not be read to its end in {deadline_s:g} s')
+
+    def stop(self) -> None:
+        """Stops reading. Idempotent."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        consumer = Consumer(self._settings)
+        try:
+            consumer.assign([KafkaTopicPartition(self._topic, number, 0) for number in range(self._partitions)])
+            while not self._stopping.is_set():
+                self._turn(consumer)
+        except KafkaException as error:
+            self._failed(BrokerError(f'topic "{self._topic}" cannot be followed: {error.args[0].str()}'))
+        except SignalRouterError as error:
+            self._failed(error)
+        finally:
+            consumer.close()
+
+    def _turn(self, consumer: Consumer) -> None:
+        messages = consumer.consume(1000, 0.05)
+        records: dict[int, list[InputRecord]] = {}
+        ends: set[int] = set()
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.setdefault(message.partition(), []).append(input_record(message))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ends.add(message.partition())
+            elif error.fatal():
+                raise KafkaException(error)
+        for batch in records.values():
+            self._take(batch)
+        self._ends |= ends
+        if len(self._ends) == self._partitions:
+            self._caught_up.set()
+
+
+def read_to_end(
+    connection: Connection, tps: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, list[InputRecord]]:
+    """Reads committed records from the given offsets up to `ends` (exclusive), all at once. For small topics and tools."""
+    found: dict[TopicPartition, list[InputRecord]] = {tp: [] for tp in tps}
+    left = {tp for tp, offset in tps.items() if offset < ends[tp]}
+    consumer = Consumer(reader_settings(connection, f"{connection.prefix}{connection.app}-read"))
+    try:
+        consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, tps[tp]) for tp in left])
+        while left:
+            for message in consumer.consume(1000, 0.2):
+                error = message.error()
+                if error is None:
+                    tp = TopicPartition(message.topic(), message.partition())
+                    found[tp].append(input_record(message))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    tp = TopicPartition(message.topic(), message.partition())
+                    if message.offset() >= ends[tp]:
+                        left.discard(tp)
+                elif error.fatal():
+                    raise BrokerError(f"topics cannot be read: {error.str()}")
+    finally:
+        consumer.close()
+    return found

@@ -1,0 +1,143 @@
+"""What the broker says of offsets and topics: stable committed offsets, log ends, topic ids.
+
+Own clients throughout: the group's consumer belongs to its thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from signal_router.errors import BrokerError
+from signal_router.model.log import NextOffset, TopicPartition
+
+REQUEST_S = 10.0
+_UNSTABLE = {KafkaError.UNSTABLE_OFFSET_COMMIT}
+_PASSING = {
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as it exists: its id (changes when it is re-created) and how many partitions it has."""
+
+    id: str
+    partitions: int
+
+
+def stable_offsets(
+    admin: AdminClient,
+    group: str,
+    tps: Iterable[TopicPartition],
+    *,
+    deadline_s: float,
+    interrupted: threading.Event | None = None,
+) -> dict[TopicPartition, NextOffset | None]:
+    """Reads committed next offsets, waiting for transactions that have some open; None where nothing is committed.
+
+    Raises `BrokerError` past the deadline, `InterruptedError` when `interrupted` is set.
+    """
+    wanted = list(tps)
+    if not wanted:
+        return {}
+    request = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(tp.topic, tp.partition) for tp in wanted])
+    until = time.monotonic() + deadline_s
+    while True:
+        try:
+            futures = admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=REQUEST_S)
+            answer = futures[group].result(REQUEST_S + 1).topic_partitions or []
+            failed = [tp.error for tp in answer if tp.error is not None]
+            if not failed:
+                return {TopicPartition(tp.topic, tp.partition): _next_offset(tp) for tp in answer}
+            error = failed[0]
+        except KafkaException as exception:
+            error = exception.args[0]
+        if interrupted is not None and interrupted.is_set():
+            raise InterruptedError
+        if error.code() not in _UNSTABLE | _PASSING or time.monotonic() > until:
+            raise BrokerError(
+                f'committed offsets of group "{group}" cannot be read: {error.str()}',
+                hint="an open transaction holds them until its time-out; is another worker stuck?"
+                if error.code() in _UNSTABLE
+                else None,
+            )
+        time.sleep(0.02)
+
+
+def _next_offset(tp: KafkaTopicPartition) -> NextOffset | None:
+    return None if tp.offset < 0 else NextOffset(tp.offset, tp.metadata or "")
+
+
+def end_offsets(admin: AdminClient, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The read_uncommitted end of each partition: behind everything written, open transactions included."""
+    return _list_offsets(admin, tps, OffsetSpec.latest())
+
+
+def start_offsets(admin: AdminClient, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The log start of each partition."""
+    return _list_offsets(admin, tps, OffsetSpec.earliest())
+
+
+def _list_offsets(admin: AdminClient, tps: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+    wanted = {KafkaTopicPartition(tp.topic, tp.partition): spec for tp in tps}
+    if not wanted:
+        return {}
+    until = time.monotonic() + REQUEST_S
+    while True:
+        try:
+            futures = admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_S
+            )
+            return {
+                TopicPartition(tp.topic, tp.partition): future.result(REQUEST_S + 1).offset
+                for tp, future in futures.items()
+            }
+        except KafkaException as exception:
+            error = exception.args[0]
+            if error.code() not in _PASSING or time.monotonic() > until:
+                raise BrokerError(f"log ends cannot be read: {error.str()}") from exception
+            time.sleep(0.1)
+
+
+def describe(admin: AdminClient, topics: Iterable[str]) -> dict[str, TopicDescription]:
+    """Describes the topics that exist; the others are left out."""
+    names = sorted(set(topics))
+    if not names:
+        return {}
+    found: dict[str, TopicDescription] = {}
+    for name, future in admin.describe_topics(TopicCollection(names), request_timeout=REQUEST_S).items():
+        try:
+            topic = future.result(REQUEST_S + 1)
+        except KafkaException as exception:
+            if exception.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue
+            raise BrokerError(f'topic "{name}" cannot be described: {exception.args[0].str()}') from exception
+        found[name] = TopicDescription(str(topic.topic_id), len(topic.partitions))
+    return found
+
+
+def topic_names(admin: AdminClient) -> list[str]:
+    """The names of all topics on the cluster that we may see."""
+    return sorted(admin.list_topics(timeout=REQUEST_S).topics)

@@ -1,0 +1,84 @@
+"""Restore: replays changelog partitions into the local store, up to an end taken before.
+
+The end is the read_uncommitted one and the reading is read_committed: it ends at a partition end (EOF) at or behind the
+target. An end before it means that somebody's open transaction hides the rest; then the wait goes on, and is said aloud.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from signal_router.errors import BrokerError
+from signal_router.kafka.follow import reader_settings
+from signal_router.kafka.settings import Connection
+
+BATCH_RECORDS = 5_000
+HIDDEN_S = 30.0
+"""How long an open transaction may hide the end: longer than any transaction time-out plus the coordinator's scan."""
+
+Apply = Callable[[int, list[tuple[bytes, bytes | None]], int], None]
+"""Takes a partition, its next changelog records (key, value) and the changelog offset behind them."""
+
+
+def restore(
+    connection: Connection,
+    changelog: str,
+    starts: Mapping[int, int],
+    targets: Mapping[int, int],
+    apply: Apply,
+    interrupted: threading.Event,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
+    """Replays partitions from their start offsets to their targets; returns how many records were applied.
+
+    `apply` is called from this thread, in order of each partition. `progress` is told (offsets done, offsets in all).
+    Raises `InterruptedError` when `interrupted` is set, `BrokerError` when the end stays hidden.
+    """
+    left = {partition for partition, start in starts.items() if start < targets[partition]}
+    if not left:
+        return 0
+    settings = reader_settings(connection, f"{connection.prefix}{connection.app}-restore")
+    settings |= {"auto.offset.reset": "earliest", "queued.min.messages": 100_000, "fetch.wait.max.ms": 20}
+    consumer = Consumer(settings)
+    total = sum(targets[partition] - starts[partition] for partition in left)
+    reached = dict(starts)
+    restored = 0
+    moved_at = time.monotonic()
+    try:
+        consumer.assign([KafkaTopicPartition(changelog, partition, starts[partition]) for partition in left])
+        while left:
+            if interrupted.is_set():
+                raise InterruptedError
+            batches: dict[int, list[tuple[bytes, bytes | None]]] = {}
+            ends: dict[int, int] = {}
+            for message in consumer.consume(BATCH_RECORDS, 0.02):
+                error, partition = message.error(), message.partition()
+                if error is None:
+                    batches.setdefault(partition, []).append((message.key(), message.value()))
+                    reached[partition] = message.offset() + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ends[partition] = message.offset()
+                elif error.fatal():
+                    raise BrokerError(f'changelog "{changelog}" cannot be read: {error.str()}')
+            for partition, offset in ends.items():
+                reached[partition] = max(reached[partition], offset)
+                batches.setdefault(partition, [])
+            for partition, records in batches.items():
+                apply(partition, records, reached[partition])
+                restored += len(records)
+                moved_at = time.monotonic()
+            left -= {partition for partition, offset in ends.items() if offset >= targets[partition]}
+            progress(sum(min(reached[p], targets[p]) - starts[p] for p in reached if p in targets), total)
+            if time.monotonic() - moved_at > HIDDEN_S:
+                raise BrokerError(
+                    f'an open transaction hides the end of changelog "{changelog}", partitions {sorted(left)}',
+                    hint="it ends with its transaction time-out; is another worker of this app stuck?",
+                )
+    finally:
+        consumer.close()
+    return restored

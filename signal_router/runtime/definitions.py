@@ -1,0 +1,110 @@
+"""The definitions in force, as one worker sees them: the latest document of every id, and the match index over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from signal_router.core.index import MatchIndex
+from signal_router.errors import RecordError
+from signal_router.model.definitions import Definition, decode_definition
+from signal_router.model.log import InputRecord
+from signal_router.model.subscriptions import Subscription
+
+DEFAULT_TOPIC = "triggers"
+"""What a document that names no topic means: the app's own triggers topic, whatever its prefix."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    definition: Definition
+    subscription: Subscription | None
+
+
+class DefinitionsView:
+    """Folds the definitions topic. Changes only between batches, so that a batch is matched under one view."""
+
+    def __init__(self, triggers: str = DEFAULT_TOPIC) -> None:
+        """`triggers` is the real name of the topic that documents call `triggers`."""
+        self._triggers = triggers
+        self.index = MatchIndex()
+        self._entries: dict[str, _Entry] = {}
+        self._revision = -1
+        self._changes: list[tuple[int, str]] = []
+        self._refused: list[tuple[InputRecord, RecordError]] = []
+
+    @property
+    def revision(self) -> int:
+        """The offset of the newest document seen; −1 = none yet."""
+        return self._revision
+
+    def __len__(self) -> int:
+        """How many subscriptions are in force."""
+        return sum(entry.subscription is not None for entry in self._entries.values())
+
+    def subscriptions(self) -> Iterable[Subscription]:
+        """The subscriptions in force, in order of their ids."""
+        for _, entry in sorted(self._entries.items()):
+            if entry.subscription is not None:
+                yield entry.subscription
+
+    def destinations(self) -> frozenset[str]:
+        """The topics that triggers of the subscriptions in force go to."""
+        return frozenset(entry.subscription.topic for entry in self._entries.values() if entry.subscription is not None)
+
+    def topics_named_in(self, records: Iterable[InputRecord]) -> frozenset[str]:
+        """The trigger topics that documents name, before they are taken."""
+        topics = set()
+        for record in records:
+            try:
+                definition = decode_definition(record.key, record.value)
+                subscription = None if definition is None else self._compiled(definition, record.offset)
+            except RecordError:
+                continue
+            if subscription is not None:
+                topics.add(subscription.topic)
+        return frozenset(topics)
+
+    def find(self, subscription: str) -> Subscription | None:
+        """The subscription in force; None if its last document deletes it. Raises `KeyError` where there never was one."""
+        return self._entries[subscription].subscription
+
+    def birth(self, subscription: str) -> int:
+        """The birth that the last document of an id carries. Raises `KeyError` where there never was one."""
+        return self._entries[subscription].definition.birth
+
+    def changed_since(self, revision: int) -> Iterable[str]:
+        """The ids whose documents came after a revision."""
+        for offset, subscription in reversed(self._changes):
+            if offset <= revision:
+                return
+            yield subscription
+
+    def refused_since(self, revision: int) -> Iterable[tuple[InputRecord, RecordError]]:
+        """The records after a revision that are no documents; what stood before them stays in force."""
+        return [(record, error) for record, error in self._refused if record.offset > revision]
+
+    def take(self, record: InputRecord) -> None:
+        """Takes the next record of the definitions topic. Raises `NewerFormatError` for a document of a newer format."""
+        self._revision = record.offset
+        try:
+            definition = decode_definition(record.key, record.value)
+            if definition is None:
+                return
+            subscription = self._compiled(definition, record.offset)
+        except RecordError as error:
+            self._refused.append((record, error))
+            return
+        before = self._entries.get(definition.id)
+        if before is not None and before.subscription is not None:
+            self.index.remove(definition.id)
+        if subscription is not None:
+            self.index.add(subscription)
+        self._entries[definition.id] = _Entry(definition, subscription)
+        self._changes.append((record.offset, definition.id))
+
+    def _compiled(self, definition: Definition, revision: int) -> Subscription | None:
+        subscription = definition.subscription(revision)
+        if subscription is not None and subscription.topic == DEFAULT_TOPIC:
+            return replace(subscription, topic=self._triggers)
+        return subscription

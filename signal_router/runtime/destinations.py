@@ -1,0 +1,32 @@
+"""Where triggers may go: topics that exist, that we may write to, and how large a record each takes.
+
+Whatever is not known here is unusable: one bad destination must not stop the others, since a record that the broker refuses
+fails its whole transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+HEADROOM_BYTES = 1024
+"""Kept free of a topic's `max.message.bytes`: the record batch's own head, and headers the broker counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """Verified topics with their `max.message.bytes`, and for the others the reason why they are unusable."""
+
+    limits: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def refusal(self, topic: str) -> str | None:
+        """Why a topic cannot be written to; None if it can."""
+        if topic in self.limits:
+            return None
+        return self.refused.get(topic, f'topic "{topic}" is not known to exist')
+
+    def fits(self, topic: str, key: bytes | None, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> bool:
+        """Whether a record is small enough for a topic, uncompressed."""
+        size = len(key or b"") + len(value) + sum(len(name) + len(content) + 8 for name, content in headers)
+        return size + HEADROOM_BYTES <= self.limits.get(topic, 0)

@@ -1,0 +1,155 @@
+"""Decisions into records: triggers, lineage and dead letters, each checked against where it goes before it is staged."""
+
+from __future__ import annotations
+
+from signal_router.core.join import Ended, Fired
+from signal_router.errors import RecordError
+from signal_router.model import lineage, triggers
+from signal_router.model.dead_letters import Kind, dead_letter, dead_letter_key, encode_dead_letter
+from signal_router.model.log import InputRecord, OutputRecord, TopicPartition
+from signal_router.model.outcomes import Outcome, Reason
+from signal_router.model.signals import Position
+from signal_router.model.triggers import Bound, Trigger
+from signal_router.runtime.destinations import Destinations
+from signal_router.kafka.topics import TopicNames
+from signal_router.runtime.stage import Stage
+
+
+class Outputs:
+    """Writes decisions as records into a stage. `destinations` may be replaced between batches."""
+
+    def __init__(self, names: TopicNames, app: str, destinations: Destinations, *, all_lineage: bool) -> None:
+        self._names = names
+        self._app = app
+        self._all_lineage = all_lineage
+        self.destinations = destinations
+
+    def fired(self, fired: Fired, partition: int, stage: Stage) -> None:
+        """Stages a trigger and its lineage; where it cannot be written, the dead letter and outcomes that say so."""
+        subscription = fired.subscription
+        bound = [
+            Bound(member.alias, pending.sequence, pending.signal, member.payload)
+            for member, pending in zip(subscription.members, fired.members, strict=True)
+        ]
+        completing = next(one for one in bound if one.sequence == fired.completing.sequence)
+        trigger = triggers.build(subscription, fired.key, bound, completing, partition)
+        key = triggers.key_of(subscription, fired.key)
+        headers = triggers.headers(trigger, self._app, key, completing.signal.traceparent) + stage.headers
+        refusal = self.destinations.refusal(subscription.topic)
+        if refusal is not None:
+            error = RecordError("destination", refusal, hint="create the topic or grant WRITE, then dead-letters replay")
+            self._undeliverable(fired, trigger, key, partition, stage, error)
+            return
+        written = self._fitting(subscription.topic, trigger, key, headers)
+        if written is None:
+            error = RecordError("size", f'trigger does not fit topic "{subscription.topic}" even without params')
+            self._undeliverable(fired, trigger, key, partition, stage, error)
+            return
+        stage.emit(OutputRecord(subscription.topic, key, written, headers=headers))
+        self._trigger_lineage(trigger, stage)
+        stage.count("fired", subscription.id)
+        if self._all_lineage:
+            self._signals(fired, partition, stage, Outcome.FIRED, Reason.COMPLETED, trigger.trigger_id)
+
+    def ended(self, ended: Ended, partition: int, ended_at: int, stage: Stage) -> None:
+        """Stages the lineage of a candidate that ended without a trigger."""
+        cause = None if ended.cause is None else {"position": ended.cause}
+        value = lineage.signal_value(
+            ended.signal,
+            ended.subscription,
+            ended.key,
+            ended.aliases,
+            ended.outcome.value,
+            ended.reason.value,
+            cause,
+            ended_at,
+            partition,
+            ended.sequence,
+        )
+        key = lineage.signal_key(ended.signal.position, ended.subscription, ended.key)
+        stage.emit(OutputRecord(self._names.lineage, key, value, headers=stage.headers))
+        stage.count(ended.outcome.value, ended.subscription, ended.reason.value)
+
+    def _fitting(
+        self, topic: str, trigger: Trigger, key: bytes, headers: tuple[tuple[str, bytes], ...]
+    ) -> bytes | None:
+        value = triggers.encode(trigger)
+        if self.destinations.fits(topic, key, value, headers):
+            return value
+        value = triggers.encode(triggers.by_position(trigger))
+        return value if self.destinations.fits(topic, key, value, headers) else None
+
+    def _trigger_lineage(self, trigger: Trigger, stage: Stage) -> None:
+        key = lineage.trigger_key(trigger.trigger_id)
+        value = triggers.encode(triggers.without_payloads(trigger))
+        if not self.destinations.fits(self._names.lineage, key, value, stage.headers):
+            value = triggers.encode(triggers.by_position(trigger))
+        stage.emit(OutputRecord(self._names.lineage, key, value, headers=stage.headers))
+
+    def _undeliverable(
+        self,
+        fired: Fired,
+        trigger: Trigger,
+        key: bytes,
+        partition: int,
+        stage: Stage,
+        error: RecordError,
+    ) -> None:
+        letter = dead_letter(
+            kind=Kind.TRIGGER,
+            position=fired.completing.signal.position,
+            error=error,
+            key=key,
+            headers=triggers.headers(trigger, self._app, key, fired.completing.signal.traceparent),
+            value=triggers.encode(trigger),
+            trigger_id=trigger.trigger_id,
+            destination=fired.subscription.topic,
+        )
+        stage.emit(
+            OutputRecord(
+                self._names.dead_letters, dead_letter_key(letter), encode_dead_letter(letter), headers=stage.headers
+            )
+        )
+        stage.count("dead_letters", fired.subscription.id, error.reason)
+        reason = Reason.DESTINATION if error.reason == "destination" else Reason.SIZE
+        self._signals(fired, partition, stage, Outcome.UNDELIVERABLE, reason, trigger.trigger_id)
+        for _ in fired.members:
+            stage.count(Outcome.UNDELIVERABLE.value, fired.subscription.id, reason.value)
+
+    def _signals(
+        self, fired: Fired, partition: int, stage: Stage, outcome: Outcome, reason: Reason, trigger_id: str
+    ) -> None:
+        """Stages the lineage of each signal of a set."""
+        subscription, key = fired.subscription, fired.key
+        for pending in fired.members:
+            signal = pending.signal
+            value = lineage.signal_value(
+                signal,
+                subscription.id,
+                key,
+                [member.alias for bit, member in enumerate(subscription.members) if pending.aliases >> bit & 1],
+                outcome.value,
+                reason.value,
+                {"trigger_id": trigger_id},
+                fired.completing.signal.recorded_at,
+                partition,
+                pending.sequence,
+            )
+            record_key = lineage.signal_key(signal.position, subscription.id, key)
+            stage.emit(OutputRecord(self._names.lineage, record_key, value, headers=stage.headers))
+
+
+def refuse(
+    topic: str, kind: Kind, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage
+) -> None:
+    """Stages the dead letter of a record that was read."""
+    letter = dead_letter(
+        kind=kind,
+        position=Position(tp.topic, tp.partition, record.offset),
+        error=error,
+        key=record.key,
+        headers=record.headers,
+        value=record.value,
+    )
+    stage.emit(OutputRecord(topic, dead_letter_key(letter), encode_dead_letter(letter), headers=stage.headers))
+    stage.count("dead_letters", reason=error.reason)

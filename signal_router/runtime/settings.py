@@ -1,0 +1,94 @@
+"""What an operator decides about a worker, checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from signal_router.core.join import Limits
+from signal_router.errors import ConfigurationError
+from signal_router.kafka.settings import Connection
+
+_SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Time-outs in milliseconds. Required order: revoke < transaction < session, message < transaction.
+
+    A worker that is told to give partitions back finishes within `revoke_ms`; an abandoned transaction ends within
+    `transaction_ms`; a worker that is silent for `session_ms` loses its partitions.
+    """
+
+    revoke_ms: int = 5_000
+    transaction_ms: int = 10_000
+    session_ms: int = 12_000
+    heartbeat_ms: int = 1_000
+
+    def __post_init__(self) -> None:
+        if not self.revoke_ms < self.transaction_ms < self.session_ms:
+            raise ConfigurationError(
+                f"time-outs must grow: revoke {self.revoke_ms} ms < transaction {self.transaction_ms} ms"
+                f" < session {self.session_ms} ms",
+                hint="leave them as they are, or raise all three",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a transaction is closed, and how large it may become.
+
+    Caught up: `idle_ms` after its first record; with more waiting: at `max_records` or `busy_ms`. `max_outputs` bounds the
+    records one transaction writes, since one signal may fan out to thousands.
+    """
+
+    idle_ms: int = 10
+    busy_ms: int = 250
+    max_records: int = 5_000
+    max_outputs: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """A worker: who it is, what it reads, where it keeps its tables.
+
+    `signals`: topics, or patterns that begin with `^`. `signal_bytes`: the largest record that is read as a signal.
+    `all_lineage` writes every decision input and outcome. `static_membership`: after a kill the same slot goes on at once, and
+    after a clean stop its partitions wait for it until the session time-out; without it the other way round. `web_port` None = no web server.
+    """
+
+    connection: Connection
+    slot: str
+    state_dir: Path
+    signals: tuple[str, ...] = ()
+    web_port: int | None = None
+    web_host: str = "127.0.0.1"
+    signal_bytes: int = 256 * 1024
+    all_lineage: bool = False
+    static_membership: bool = True
+    limits: Limits = field(default_factory=Limits)
+    times: Times = field(default_factory=Times)
+    pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        if not _SLOT.fullmatch(self.slot):
+            raise ConfigurationError(
+                f'slot "{self.slot}" cannot be used', hint="letters, digits, '.', '_' and '-', for instance worker-0"
+            )
+        for pattern in self.signals:
+            if pattern.startswith("^"):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ConfigurationError(f'signals pattern "{pattern}" is no regular expression: {error}') from error
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the app's workers."""
+        return f"{self.connection.prefix}{self.connection.app}"
+
+    @property
+    def transactional_id(self) -> str:
+        """Stable over the lives of a slot, so that a new life fences the one before it."""
+        return f"{self.connection.prefix}{self.connection.app}-{self.slot}"

@@ -1,0 +1,266 @@
+"""Taking partitions over: what must be true before their first record is read.
+
+    1  stable committed offsets: they wait for open transactions
+    2  the changelog's read_uncommitted end, asked for after 1, so that it lies behind every transaction seen there
+    3  replay from the stored changelog position, or from the start where there is none that can be trusted
+    4  check the position record against the committed offset, the topic and its partition count
+
+Runs outside the group's callbacks, with clients of its own, and is interrupted when the assignment ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+from confluent_kafka.admin import AdminClient
+
+from signal_router.errors import StateError
+from signal_router.kafka.offsets import TopicDescription, describe, end_offsets, stable_offsets, start_offsets
+from signal_router.kafka.restore import restore
+from signal_router.kafka.settings import Connection
+from signal_router.kafka.topics import TopicNames
+from signal_router.model.log import NextOffset, TopicPartition
+from signal_router.runtime.match import SignalsPartition
+from signal_router.runtime.positions import (
+    LocalPosition,
+    TablePosition,
+    decode_local,
+    decode_position,
+    encode_local,
+)
+from signal_router.runtime.roster import InputStart, Roster, now_ms
+from signal_router.state.keys import LOCAL_POSITION, POSITION, partition_prefix
+from signal_router.state.restore import local_entries
+from signal_router.state.store import Store
+
+STABLE_WITHIN_S = 25.0
+"""An open transaction ends within its time-out and the coordinator's scan."""
+TRUSTED_FOR_MS = 12 * 3600 * 1000
+"""Half of the changelog's `delete.retention.ms`: an older store may have missed tombstones that are gone."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class JoinStart:
+    """Where a candidates partition goes on."""
+
+    next_offset: int
+    sequence: int
+
+
+@dataclass(slots=True)
+class Takeover:
+    """What was found: where each partition goes on, and what has to be written before its first record (`new_inputs`)."""
+
+    signals: dict[TopicPartition, SignalsPartition] = field(default_factory=dict)
+    joins: dict[int, JoinStart] = field(default_factory=dict)
+    new_inputs: dict[TopicPartition, InputStart] = field(default_factory=dict)
+    revision: int = -1
+    restored: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What takeovers need to know of the cluster and of this app on it."""
+
+    connection: Connection
+    admin: AdminClient
+    names: TopicNames
+    group: str
+    cluster_id: str
+    candidates: TopicDescription
+    changelog: TopicDescription
+
+    def local_position(self, changelog_offset: int) -> bytes:
+        """The local position's value for a changelog offset."""
+        app = f"{self.connection.prefix}{self.connection.app}"
+        return encode_local(LocalPosition(changelog_offset, self.cluster_id, app, self.changelog.id, now_ms()))
+
+
+def take_over(
+    cluster: Cluster, store: Store, roster: Roster, tps: Iterable[TopicPartition], interrupted: threading.Event
+) -> Takeover:
+    """Finds where partitions go on and restores their tables.
+
+    Raises `InterruptedError`; `StateError` where going on would skip or repeat records; `BrokerError`.
+    """
+    began = time.monotonic()
+    tps = sorted(tps)
+    names = cluster.names
+    topics = describe(cluster.admin, {tp.topic for tp in tps})
+    committed = stable_offsets(cluster.admin, cluster.group, tps, deadline_s=STABLE_WITHIN_S, interrupted=interrupted)
+    starts, ends = start_offsets(cluster.admin, tps), end_offsets(cluster.admin, tps)
+    found = Takeover()
+    resolved: dict[TopicPartition, NextOffset] = {}
+    for tp in tps:
+        if tp.topic not in topics:
+            raise StateError(f'topic "{tp.topic}" is gone', hint="signal-router topics diff")
+        resolved[tp] = _next_offset(tp, committed[tp], starts[tp], ends[tp], topics[tp.topic].id, roster, found)
+        found.revision = max(found.revision, _revision(resolved[tp].metadata))
+    for tp in tps:
+        if tp.topic != names.candidates:
+            found.signals[tp] = SignalsPartition(
+                topics[tp.topic].id, resolved[tp].offset, _revision(resolved[tp].metadata)
+            )
+    mine = [tp.partition for tp in tps if tp.topic == names.candidates]
+    if mine:
+        _restore_tables(cluster, store, mine, found, interrupted)
+        for partition in mine:
+            tp = TopicPartition(names.candidates, partition)
+            fresh = committed[tp] is None
+            position = _position(store, partition)
+            if _fault(cluster, position, resolved[tp].offset, fresh=fresh):
+                # The store may be damaged in a way that only shows here; the changelog decides.
+                _wipe(store, partition)
+                _restore_tables(cluster, store, [partition], found, interrupted)
+                position = _position(store, partition)
+                fault = _fault(cluster, position, resolved[tp].offset, fresh=fresh)
+                if fault:
+                    raise StateError(
+                        f'candidates partition {partition} of "{names.candidates}": {fault}',
+                        hint="was a topic re-created? see the operations guide; going on would lose or repeat triggers",
+                    )
+            found.joins[partition] = JoinStart(resolved[tp].offset, 0 if position is None else position.sequence)
+    found.seconds = time.monotonic() - began
+    return found
+
+
+def _next_offset(
+    tp: TopicPartition,
+    committed: NextOffset | None,
+    start: int,
+    end: int,
+    topic_id: str,
+    roster: Roster,
+    found: Takeover,
+) -> NextOffset:
+    known = roster.inputs.get(tp)
+    where = f'topic "{tp.topic}" partition {tp.partition}'
+    if known is not None and known.topic_id != topic_id:
+        raise StateError(
+            f"{where} was re-created: its id was {known.topic_id} and is {topic_id} now",
+            hint="use a new --prefix or --app, or restore the old topic",
+        )
+    if committed is None:
+        if known is not None:
+            raise StateError(
+                f"the committed offset of {where} is gone, although it was read since offset {known.offset}",
+                hint="it expired (offsets.retention.minutes) or was deleted; set it with the broker's tools and start again",
+            )
+        found.new_inputs[tp] = InputStart(topic_id, start, now_ms())
+        return NextOffset(start)
+    if committed.offset < start:
+        raise StateError(
+            f"{where}: records {committed.offset} to {start - 1} were deleted before they were read",
+            hint="raise the topic's retention; to go on without them set the group's offset with the broker's tools",
+        )
+    if committed.offset > end:
+        raise StateError(
+            f"{where} ends at {end}, but {committed.offset} was to be read next",
+            hint="was the topic re-created or truncated?",
+        )
+    return committed
+
+
+def _revision(metadata: str) -> int:
+    """The definitions revision in an offset's metadata `<slot> <revision>`."""
+    last = metadata.rpartition(" ")[2]
+    return int(last) if last.lstrip("-").isdigit() else -1
+
+
+def _restore_tables(
+    cluster: Cluster, store: Store, partitions: list[int], found: Takeover, interrupted: threading.Event
+) -> None:
+    changelog = cluster.names.changelog
+    tps = [TopicPartition(changelog, partition) for partition in partitions]
+    ends = {tp.partition: offset for tp, offset in end_offsets(cluster.admin, tps).items()}
+    starts: dict[int, int] = {}
+    for partition in partitions:
+        stored = _stored_position(cluster, store, partition, ends[partition])
+        if stored is None:
+            _wipe(store, partition)
+        starts[partition] = stored or 0
+
+    def apply(partition: int, records: list[tuple[bytes, bytes | None]], behind: int) -> None:
+        store.write(_writes(cluster, partition, records, behind))
+
+    found.restored += restore(cluster.connection, changelog, starts, ends, apply, interrupted)
+    if interrupted.is_set():
+        raise InterruptedError
+
+
+def _writes(
+    cluster: Cluster, partition: int, records: list[tuple[bytes, bytes | None]], behind: int
+) -> list[tuple[bytes, bytes | None]]:
+    prefix = partition_prefix(partition)
+    writes: list[tuple[bytes, bytes | None]] = []
+    for key, value in records:
+        writes.append((prefix + key, value))
+        if value is not None and key[:1] in b"SQI":
+            writes.extend([(prefix + local, entry) for local, entry in local_entries(key, value)])
+    writes.append((prefix + LOCAL_POSITION, cluster.local_position(behind)))
+    return writes
+
+
+def _stored_position(cluster: Cluster, store: Store, partition: int, end: int) -> int | None:
+    """Where the stored copy of a table stands in the changelog; None if it cannot be trusted."""
+    raw = store.get(partition_prefix(partition) + LOCAL_POSITION)
+    if raw is None:
+        return None
+    local = decode_local(raw)
+    reason = _distrust(cluster, local, end)
+    if reason is None and local is not None:
+        return local.changelog_offset
+    _log.warning("table rebuilt from the changelog", partition=partition, reason=reason, changelog_end=end)
+    return None
+
+
+def _distrust(cluster: Cluster, local: LocalPosition | None, end: int) -> str | None:
+    if local is None:
+        return "its position cannot be read"
+    if local.cluster != cluster.cluster_id or local.app != f"{cluster.connection.prefix}{cluster.connection.app}":
+        return "it belongs to another app or cluster"
+    if local.topic_id != cluster.changelog.id:
+        return "the changelog was re-created"
+    if local.changelog_offset > end:
+        return "it is ahead of the changelog"
+    if now_ms() - local.written_at > TRUSTED_FOR_MS:
+        return "it is too old"
+    return None
+
+
+def _wipe(store: Store, partition: int) -> None:
+    store.delete_range(partition_prefix(partition), partition_prefix(partition + 1))
+
+
+def _position(store: Store, partition: int) -> TablePosition | None:
+    raw = store.get(partition_prefix(partition) + POSITION)
+    return None if raw is None else decode_position(raw)
+
+
+def _fault(cluster: Cluster, position: TablePosition | None, next_offset: int, *, fresh: bool) -> str | None:
+    """What contradicts going on; None if nothing does."""
+    if position is None:
+        return None if fresh else "the changelog holds no position, although offsets are committed"
+    if position.topic_id != cluster.candidates.id:
+        return "the candidates topic was re-created"
+    if position.partitions != cluster.candidates.partitions:
+        return f"it had {position.partitions} partitions and has {cluster.candidates.partitions} now"
+    if fresh:
+        return "the changelog holds a position, but no offset is committed"
+    if position.next_offset != next_offset:
+        return f"the table was decided up to {position.next_offset}, but {next_offset} is to be read next"
+    return None
+
+
+def offsets_of(takeover: Takeover, candidates: str) -> Mapping[TopicPartition, int]:
+    """Where every partition goes on."""
+    offsets = {tp: partition.next_offset for tp, partition in takeover.signals.items()}
+    offsets |= {TopicPartition(candidates, number): start.next_offset for number, start in takeover.joins.items()}
+    return offsets

@@ -1,0 +1,614 @@
+"""A worker: runs both stages over the partitions the group gives it, and goes from one assignment to the next.
+
+    waiting ──assigned──► taking over ──► running ──revoked, lost──► waiting
+                               ▲             │
+                               └──unknown────┘        an uncertain outcome is read from the log before going on
+
+Everything here runs on the event loop; the consume thread calls `assigned`, `revoked`, `lost`, `fetched`, `failed`. At most
+one stage is filled at a time, under one lock; the commit runs in a thread of its own while the lock is held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from enum import Enum
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from signal_router import __version__
+from signal_router.core.join import Joiner
+from signal_router.errors import FencedError, SignalRouterError, StateError
+from signal_router.kafka.consume import ConsumeThread, Fetched
+from signal_router.model.log import InputRecord, OutputRecord, ProducerFencedError, TopicPartition, TransactionLog
+from signal_router.observe.meter import Meter
+from signal_router.runtime.commit import Result, Verdict, commit, run
+from signal_router.runtime.definitions import DefinitionsView
+from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
+from signal_router.runtime.marks import MarkKeeper
+from signal_router.runtime.match import MatchProcessor
+from signal_router.runtime.outputs import Outputs
+from signal_router.runtime.roster import (
+    InputStart,
+    Roster,
+    WorkerRecord,
+    input_output,
+    now_ms,
+    partitions_by_topic,
+    worker_output,
+)
+from signal_router.runtime.settings import WorkerSettings
+from signal_router.runtime.stage import Stage
+from signal_router.runtime.takeover import Cluster, Takeover, offsets_of, take_over
+from signal_router.state.store import Store
+from signal_router.state.tables import PartitionTable
+
+BEHIND_S = 30.0
+"""How long a candidates partition waits for definitions that a candidate was matched under."""
+
+_T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
+
+
+class Phase(Enum):
+    """Where a worker is; see the module."""
+
+    WAITING = "waiting"
+    TAKING_OVER = "taking over"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class Worker:
+    """One slot's life. `fail` is called once with what ends it."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        cluster: Cluster,
+        store: Store,
+        view: DefinitionsView,
+        roster: Roster,
+        outputs: Outputs,
+        make_log: Callable[[], TransactionLog],
+        meter: Meter,
+        fail: Callable[[SignalRouterError], None],
+    ) -> None:
+        self.settings = settings
+        self.meter = meter
+        self.view = view
+        self.phase = Phase.WAITING
+        self._cluster = cluster
+        self._store = store
+        self._roster = roster
+        self._outputs = outputs
+        self._make_log = make_log
+        self._fail = fail
+        self._loop = asyncio.get_running_loop()
+        self._lock = asyncio.Lock()
+        self._commits = ThreadPoolExecutor(1, "commit")
+        self._takeovers = ThreadPoolExecutor(1, "takeover")
+        self._log: TransactionLog | None = None
+        self._log_broken = True
+        self._consume: ConsumeThread | None = None
+        self._incarnation = 1 + max(
+            (worker.incarnation for slot, worker in roster.workers.items() if slot == settings.slot), default=0
+        )
+        self._transactions = 0
+        self._assignment = 0
+        self._epoch = -1
+        self._tps: frozenset[TopicPartition] = frozenset()
+        self._group_metadata = b""
+        self._interrupted = self._taking_over = threading.Event()
+        self._stage: Stage | None = None
+        self._sending: Stage | None = None
+        self._opened_at = 0.0
+        self._ticking: asyncio.TimerHandle | None = None
+        self._parked: dict[int, deque[Fetched]] = {}
+        self._failures = 0
+        self._purgeable: dict[TopicPartition, int] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._match = MatchProcessor(
+            cluster.names,
+            view,
+            slot=settings.slot,
+            candidates_partitions=cluster.candidates.partitions,
+            limit_bytes=settings.signal_bytes,
+        )
+        self._join = JoinProcessor(
+            cluster.names,
+            view,
+            outputs,
+            slot=settings.slot,
+            candidates_partitions=cluster.candidates.partitions,
+            all_lineage=settings.all_lineage,
+        )
+        self.marks = MarkKeeper(self._match, self._join)
+
+    # ---- called by the consume thread
+
+    def attach(self, consume: ConsumeThread) -> None:
+        """Names the consume thread whose listener this worker is."""
+        self._consume = consume
+
+    def assigned(self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
+        """A new assignment; taking over begins."""
+        self._interrupted = threading.Event()
+        self._loop.call_soon_threadsafe(self._begin_assignment, assignment, tps, group_metadata, self._interrupted)
+
+    def revoked(self, assignment: int) -> None:
+        """Finishes or voids the open stage before it returns."""
+        self._interrupted.set()
+        ended = asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, commit_open=True), self._loop)
+        try:
+            ended.result(self.settings.times.revoke_ms / 1000)
+        except FutureTimeoutError:
+            _log.warning("revoke deadline passed: open work is void", assignment=assignment)
+            self._void()
+
+    def lost(self, assignment: int) -> None:
+        """Voids the open stage."""
+        _log.warning("assignment lost", assignment=assignment)
+        self._interrupted.set()
+        self._void()
+        asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, commit_open=False), self._loop)
+
+    def fetching(self, assignment: int, epoch: int) -> None:
+        """Only batches of this epoch count from now on."""
+        self._loop.call_soon_threadsafe(self._set_epoch, assignment, epoch)
+
+    def fetched(self, batches: Sequence[Fetched]) -> None:
+        """Hands batches to the agents."""
+        self._loop.call_soon_threadsafe(self._deliver, batches)
+
+    def failed(self, error: SignalRouterError) -> None:
+        """The consume thread cannot go on."""
+        self._void()
+        self._loop.call_soon_threadsafe(self._stop_with, error)
+
+    def _void(self) -> None:
+        # Read without the event loop's lock on purpose: a stage's own lock decides, and both kinds of stages are voided.
+        for stage in (self._stage, self._sending):
+            if stage is not None:
+                stage.void()
+        self._log_broken = True
+
+    # ---- called by the agents
+
+    deliver: Callable[[Fetched], None]
+    """Set by the app: takes a batch to its agent, in order."""
+
+    async def on_signals(self, batch: Fetched) -> None:
+        """Stage 1 for one batch."""
+        async with self._lock:
+            self._taken(batch)
+            if batch.epoch != self._epoch:
+                return
+            if not batch.records:
+                self._match.met_end(batch.tp, batch.next_offset)
+                return
+            while not self._match.step(
+                batch, self._open(batch.group_metadata), now=now_ms(), max_outputs=self.settings.pace.max_outputs
+            ):
+                if not await self._commit() or batch.epoch != self._epoch:
+                    return
+            await self._pace()
+
+    async def on_candidates(self, batch: Fetched) -> None:
+        """Stage 2 for one batch."""
+        async with self._lock:
+            self._taken(batch)
+            if batch.epoch != self._epoch:
+                return
+            parked = self._parked.get(batch.tp.partition)
+            if parked is not None:
+                parked.append(batch)
+                return
+            if not batch.records:
+                self._join.met_end(batch.tp.partition, batch.next_offset)
+                return
+            await self._join_batch(batch)
+
+    async def _join_batch(self, batch: Fetched) -> None:
+        while True:
+            progress = self._join.step(
+                batch, self._open(batch.group_metadata), max_outputs=self.settings.pace.max_outputs
+            )
+            if progress is Progress.FULL:
+                if not await self._commit() or batch.epoch != self._epoch:
+                    return
+                continue
+            if progress is Progress.BEHIND:
+                self._parked[batch.tp.partition] = deque([batch])
+                self._loop.call_later(BEHIND_S, self._check_parked, batch)
+            break
+        await self._pace()
+
+    def _check_parked(self, batch: Fetched) -> None:
+        parked = self._parked.get(batch.tp.partition)
+        if parked and parked[0] is batch and batch.epoch == self._epoch:
+            self._stop_with(
+                StateError(
+                    f"candidates partition {batch.tp.partition} waited {BEHIND_S:g} s for definitions newer than"
+                    f" revision {self.view.revision}",
+                    hint="was the definitions topic emptied or re-created?",
+                )
+            )
+
+    async def _unpark(self) -> None:
+        for partition in list(self._parked):
+            for batch in self._parked.pop(partition):
+                if batch.epoch != self._epoch:
+                    continue
+                if partition in self._parked:
+                    self._parked[partition].append(batch)
+                else:
+                    await self._join_batch(batch)
+
+    def _taken(self, batch: Fetched) -> None:
+        if self._consume is not None:
+            self._consume.taken(batch)
+
+    # ---- assignments
+
+    def _begin_assignment(
+        self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes, interrupted: threading.Event
+    ) -> None:
+        self._assignment, self._tps, self._group_metadata = assignment, tps, group_metadata
+        self._taking_over = interrupted
+        self._spawn(self._take_over(assignment))
+
+    async def _end_assignment(self, assignment: int, *, commit_open: bool) -> None:
+        if assignment == self._assignment:
+            self._epoch = -1
+        async with self._lock:
+            if assignment != self._assignment:
+                return
+            if commit_open and self._stage is not None:
+                await self._commit()
+            self._drop_stage()
+            self._assignment, self._tps = 0, frozenset()
+            self._parked.clear()
+            self._purgeable.clear()
+            self._match.partitions.clear()
+            self._join.partitions.clear()
+            self.phase = Phase.WAITING
+
+    async def _take_over(self, assignment: int) -> None:
+        """Takes the partitions of an assignment over, and goes on fetching; gives up silently if it ended meanwhile."""
+        async with self._lock:
+            if assignment != self._assignment or not self._tps:
+                return
+            interrupted = self._taking_over
+            self.phase = Phase.TAKING_OVER
+            self._epoch = -1
+            self._drop_stage()
+            try:
+                await self._prepare_log()
+                takeover = await self._in_thread(
+                    self._takeovers,
+                    partial(take_over, self._cluster, self._store, self._roster, self._tps, interrupted),
+                )
+                if assignment != self._assignment:
+                    return
+                await self._await_definitions(takeover.revision)
+                self._adopt(takeover)
+                if not await self._announce(takeover.new_inputs):
+                    return
+            except InterruptedError:
+                return
+            except ProducerFencedError as error:
+                self._on_fenced(error)
+                return
+            if assignment != self._assignment or self._consume is None:
+                return
+            _log.info(
+                "took partitions over",
+                partitions=partitions_by_topic(self._tps),
+                restored=takeover.restored,
+                seconds=round(takeover.seconds, 3),
+            )
+            self.meter.restored(takeover.restored, takeover.seconds)
+            self.phase = Phase.RUNNING
+            self._consume.start_fetching(assignment, offsets_of(takeover, self._cluster.names.candidates))
+
+    async def _prepare_log(self) -> None:
+        if self._log is None:
+            self._log = self._make_log()
+        if self._log_broken:
+            await self._in_thread(self._commits, self._log.init)
+            self._log_broken = False
+
+    async def _await_definitions(self, revision: int) -> None:
+        until = time.monotonic() + BEHIND_S
+        while self.view.revision < revision:
+            if time.monotonic() > until:
+                raise StateError(
+                    f"partitions were read under definitions revision {revision}, the topic ends at {self.view.revision}",
+                    hint="was the definitions topic emptied or re-created?",
+                )
+            self._lock.release()
+            try:
+                await asyncio.sleep(0.02)
+            finally:
+                await self._lock.acquire()
+
+    def _adopt(self, takeover: Takeover) -> None:
+        self._match.partitions = dict(takeover.signals)
+        self._join.partitions = {}
+        for number, start in takeover.joins.items():
+            table = PartitionTable(self._store, number)
+            joiner = Joiner(table, self.view, self.settings.limits)
+            self._join.partitions[number] = CandidatesPartition(
+                table, joiner, start.next_offset, start.sequence, self._cluster.candidates.id
+            )
+        self._parked.clear()
+        self.marks.begin()
+
+    async def _announce(self, inputs: dict[TopicPartition, InputStart]) -> bool:
+        """Says in the workers topic what is mine now, before the first transaction for it.
+
+        The first offsets of new inputs become explicit with it: one that is missing later has expired.
+        """
+        stage = self._open(self._group_metadata)
+        for tp, start in inputs.items():
+            stage.emit(input_output(self._cluster.names.workers, tp, start, stage.headers))
+            if tp.topic == self._cluster.names.candidates:
+                self._join.advance(tp.partition, stage)
+            else:
+                self._match.advance(tp, stage)
+        stage.emit(self._roster_output(stage, left=False))
+        return await self._commit()
+
+    # ---- stages and commits
+
+    def _open(self, group_metadata: bytes) -> Stage:
+        if self._stage is None:
+            self._transactions += 1
+            name = f"{self.settings.slot}/{self._incarnation}/{self._transactions}"
+            self._stage = Stage(self._assignment, name)
+            self._stage.group_metadata = group_metadata or self._group_metadata
+            self._opened_at = time.monotonic()
+            self._match.flush_ends(self._stage)
+            self._join.flush_ends(self._stage)
+        return self._stage
+
+    async def _pace(self) -> None:
+        """Commits if it is time, else sees to it that the time comes."""
+        stage, pace = self._stage, self.settings.pace
+        if stage is None:
+            return
+        age_ms = (time.monotonic() - self._opened_at) * 1000
+        if stage.records >= pace.max_records or len(stage.outputs) >= pace.max_outputs or age_ms >= pace.busy_ms:
+            await self._commit()
+            return
+        if stage.records or stage.outputs:
+            self._tick_in(pace.idle_ms / 1000)
+
+    def _tick_in(self, seconds: float) -> None:
+        if self._ticking is None:
+            self._ticking = self._loop.call_later(seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = None
+        if self._stage is None:
+            return
+        busy = self._consume is not None and not self._consume.idle
+        if busy and (time.monotonic() - self._opened_at) * 1000 < self.settings.pace.busy_ms:
+            self._tick_in(self.settings.pace.idle_ms / 1000)
+            return
+        self._spawn(self._commit_open())
+
+    async def _commit_open(self) -> None:
+        async with self._lock:
+            if self._stage is not None:
+                await self._commit()
+
+    async def _commit(self) -> bool:
+        """Commits the open stage. True: it is durable and the same assignment goes on."""
+        stage, log = self._stage, self._log
+        if stage is None or log is None:
+            return True
+        if stage.empty:
+            self._stage = None
+            return True
+        # Taken out in one step before the first await: an agent that is cancelled here must not submit it twice.
+        self._stage, self._sending = None, stage
+        steps = commit(stage, log, self._cluster.names.changelog, self._cluster.local_position)
+        began = time.perf_counter()
+        try:
+            result = await asyncio.shield(self._loop.run_in_executor(self._commits, run, steps))
+        except SignalRouterError as error:
+            self._stop_with(error)
+            return False
+        except Exception as error:  # noqa: BLE001 - a commit that fails in an unknown way leaves an unknown state
+            self._stop_with(StateError(f"the commit failed: {error!r}", hint="start the worker again; it restores itself"))
+            return False
+        finally:
+            self._sending = None
+        return self._settled(stage, result, time.perf_counter() - began)
+
+    def _settled(self, stage: Stage, result: Result, seconds: float) -> bool:
+        if result.verdict is Verdict.COMMITTED:
+            self.meter.committed(stage, seconds)
+            for tp, next_offset in stage.next_offsets.items():
+                if tp.topic == self._cluster.names.candidates:
+                    self._purgeable[tp] = next_offset.offset
+            self._failures = 0
+            return stage.assignment == self._assignment
+        self.meter.failed(result.verdict.value)
+        self._failures += 1
+        _log.warning(
+            "transaction not committed",
+            verdict=result.verdict.value,
+            transaction=stage.transaction,
+            error=None if result.error is None else result.error.message,
+        )
+        self._drop_tables(stage)
+        if result.verdict is not Verdict.ABORTED:
+            self._log_broken = True
+        if result.verdict is Verdict.FENCED and isinstance(result.error, ProducerFencedError):
+            self._on_fenced(result.error)
+        if stage.assignment == self._assignment and self._assignment:
+            self._reload()
+        return False
+
+    def _reload(self) -> None:
+        """Reads where the log stands and goes on from there, after a growing pause."""
+        self._epoch = -1
+        assignment = self._assignment
+        if self._consume is not None:
+            self._consume.stop_fetching(assignment)
+        pause = min(0.1 * 2 ** (self._failures - 1), 5.0)
+        self._loop.call_later(pause, lambda: self._spawn(self._take_over(assignment)))
+
+    def _on_fenced(self, error: ProducerFencedError) -> None:
+        newer = self._newer_incarnation()
+        if newer is not None:
+            self._stop_with(
+                FencedError(
+                    f'slot "{self.settings.slot}" was taken by a newer worker at {newer.address}: {error.message}',
+                    hint="every worker needs a --slot of its own",
+                )
+            )
+            return
+        self._log_broken = True
+        self._failures += 1
+        self._reload()
+
+    def _newer_incarnation(self) -> WorkerRecord | None:
+        known = self._roster.workers.get(self.settings.slot)
+        return known if known is not None and known.incarnation > self._incarnation else None
+
+    def _drop_stage(self) -> None:
+        if self._stage is not None:
+            self._stage.void()
+            self._drop_tables(self._stage)
+            self._stage = None
+
+    def _drop_tables(self, stage: Stage) -> None:
+        for table in stage.tables.values():
+            table.discard()
+
+    # ---- timers and definitions
+
+    async def take_definitions(self, records: Sequence[InputRecord]) -> None:
+        """Takes definitions between batches."""
+        async with self._lock:
+            for record in records:
+                self.view.take(record)
+            await self._unpark()
+            if self.phase is Phase.RUNNING:
+                await self._tell_roster()
+
+    async def mark(self) -> None:
+        """Announces how far the signals partitions have been read; also commits ends that were met meanwhile."""
+        async with self._lock:
+            if self.phase is not Phase.RUNNING or self._epoch < 0:
+                return
+            self.marks.emit(self._open(self._group_metadata))
+            for partition in list(self._join.partitions.values()):
+                while not self._join.settle(
+                    partition, self._open(self._group_metadata), max_outputs=self.settings.pace.max_outputs
+                ):
+                    if not await self._commit():
+                        return
+            await self._commit()
+
+    async def tell_roster(self) -> None:
+        """Says in the workers topic that this worker is alive."""
+        newer = self._newer_incarnation()
+        if newer is not None:
+            self._stop_with(
+                FencedError(
+                    f'slot "{self.settings.slot}" was taken by a newer worker at {newer.address}',
+                    hint="every worker needs a --slot of its own",
+                )
+            )
+            return
+        async with self._lock:
+            if self.phase is Phase.RUNNING:
+                await self._tell_roster()
+
+    async def _tell_roster(self, *, left: bool = False) -> None:
+        stage = self._open(self._group_metadata)
+        stage.emit(self._roster_output(stage, left=left))
+        await self._commit()
+
+    def _roster_output(self, stage: Stage, *, left: bool) -> OutputRecord:
+        record = WorkerRecord(
+            slot=self.settings.slot,
+            incarnation=self._incarnation,
+            version=__version__,
+            address=socket.gethostname(),
+            definitions_revision=self.view.revision,
+            partitions=partitions_by_topic(self._tps),
+            at=now_ms(),
+            left=left,
+        )
+        return worker_output(self._cluster.names.workers, record, stage.headers)
+
+    def purgeable(self) -> dict[TopicPartition, int]:
+        """The candidates partitions of this worker, with the next offset of the last commit."""
+        return dict(self._purgeable)
+
+    # ---- the end
+
+    async def stop(self) -> None:
+        """Commits what is open, says goodbye, leaves the group."""
+        async with self._lock:
+            if self.phase is Phase.RUNNING:
+                await self._tell_roster(left=True)
+        if self._consume is not None:
+            stopped = await self._loop.run_in_executor(None, self._consume.stop, self.settings.times.session_ms / 1000)
+            if not stopped:
+                _log.warning("the consume thread did not end in time")
+        self.phase = Phase.STOPPED
+        for task in self._tasks:
+            task.cancel()
+        if self._log is not None:
+            await self._in_thread(self._commits, self._log.close)
+        self._takeovers.shutdown(wait=False, cancel_futures=True)
+        self._commits.shutdown(wait=True)
+        self._store.close()
+
+    def _stop_with(self, error: SignalRouterError) -> None:
+        if self.phase is not Phase.STOPPED:
+            self._epoch = -1
+            self._fail(error)
+
+    def _set_epoch(self, assignment: int, epoch: int) -> None:
+        if assignment == self._assignment and self.phase is Phase.RUNNING:
+            self._epoch = epoch
+
+    def _deliver(self, batches: Sequence[Fetched]) -> None:
+        for batch in batches:
+            if batch.epoch != self._epoch:
+                self._taken(batch)
+                continue
+            self.deliver(batch)
+
+    async def _in_thread(self, pool: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
+        return await asyncio.shield(self._loop.run_in_executor(pool, call))
+
+    def _spawn(self, work: Awaitable[object]) -> None:
+        task = self._loop.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except SignalRouterError as error:
+            self._stop_with(error)
+        except Exception as error:  # noqa: BLE001 - nothing may fail unseen
+            _log.exception("worker failed")
+            self._stop_with(StateError(f"the worker failed: {error!r}"))
