@@ -14,28 +14,16 @@ posted.
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from weakref import WeakValueDictionary
 
 from signal_router.core.access import Access, ByInterval, ByPrefix, ByValues, access_paths
 from signal_router.core.join_keys import JoinPlan
 from signal_router.core.posting_nodes import Entry, Node
-from signal_router.core.predicates import Fields, fields_of
+from signal_router.core.predicates import Check, Fields, fields_of
+from signal_router.model.matches import Match
 from signal_router.model.signals import Signal
 from signal_router.model.subscriptions import JoinParameter, Member, Operator, Subscription
-
-
-class Match(NamedTuple):
-    """One subscription and join key that a signal is for, with a bit in `alias_mask` for each member it fits there.
-
-    `key_text` is the canonical JSON of the join key; "" where every signal fires by itself (the identity stands for
-    it).
-    """
-
-    subscription_id: str
-    key_text: str
-    subscription: Subscription
-    alias_mask: int
 
 
 class IndexStats(NamedTuple):
@@ -152,38 +140,50 @@ class MatchIndex:
         return plan
 
     def _checked(self, visited: list[Entry], fields: Fields) -> list[Match]:
-        found: list[Match] = []
-        last: JoinPlan | None = None
+        found: list[_Found] = []
+        last_plan: JoinPlan | None = None
         key_text: str | None = ""
+        last_check: Check | None = None
+        holds = True
         for entry in visited:
+            # What a signal visits mostly shares its checks and its join: each is asked once in a row.
             check = entry.check
-            if check is not None and not check(fields):
+            if check is not last_check:
+                last_check = check
+                holds = check is None or check(fields)
+            if not holds:
                 continue
-            if entry.plan is not last:  # most entries that a signal visits join on the same parameters
-                last = entry.plan
-                key_text = "" if last is None else last.key_text(fields)
+            plan = entry.plan
+            if plan is not last_plan:
+                last_plan = plan
+                key_text = "" if plan is None else plan.key_text(fields)
             subscription = entry.subscription
             if key_text is None:
                 self._refusals[subscription.id] += 1
             else:
-                found.append(Match(subscription.id, key_text, subscription, entry.bit))
-        return found if len(found) < 2 else _merged(found)
+                found.append((subscription.id, key_text, subscription, entry.bit))
+        return _matches(found)
 
 
-def _merged(found: list[Match]) -> list[Match]:
-    """Orders matches, and makes one of those that several members of a subscription gave for a join key.
+_Found: TypeAlias = tuple[str, str, Subscription, int]
+"""Id, key text, subscription, bit: compares without comparing subscriptions, as equal ids hold the same one."""
 
-    Matches compare as tuples, and those of equal ids hold the same subscription, so comparing never gets to compare two.
-    """
-    found.sort()
-    merged = [found[0]]
-    for match in found:
-        last = merged[-1]
-        if match.key_text != last.key_text or match.subscription is not last.subscription:
-            merged.append(match)
-        elif match is not last:
-            merged[-1] = last._replace(alias_mask=last.alias_mask | match.alias_mask)
-    return merged
+
+def _matches(found: list[_Found]) -> list[Match]:
+    """Orders what was found and makes one match of what several members of a subscription gave for one join key."""
+    if len(found) > 1:
+        found.sort()
+    matches: list[Match] = []
+    last: Subscription | None = None
+    last_key, mask = "", 0
+    for _, key_text, subscription, bit in found:
+        if subscription is last and key_text == last_key:
+            mask |= bit
+            matches[-1] = Match(subscription, key_text, mask)
+        else:
+            last, last_key, mask = subscription, key_text, bit
+            matches.append(Match(subscription, key_text, bit))
+    return matches
 
 
 def _kinds(member: Member, paths: tuple[Access, ...]) -> list[str]:
