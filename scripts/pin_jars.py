@@ -1,7 +1,7 @@
 """Writes signal_router/kafka/kafka-jars.txt: the embedded broker's jars and their SHA-256, as resolved today.
 
-Run after raising KAFKA_VERSION in signal_router/kafka/jars.py: `.venv/bin/python scripts/pin_jars.py`. What it writes is
-reviewed like code: it decides what the embedded broker runs.
+Run after raising KAFKA_VERSION in signal_router/kafka/jars.py: `.venv/bin/python scripts/pin_jars.py`. What it writes
+is reviewed like code: it decides what the embedded broker runs.
 """
 
 from __future__ import annotations

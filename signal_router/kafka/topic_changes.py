@@ -270,15 +270,16 @@ def _alter(admin: AdminClient, differences: Sequence[Difference]) -> None:
 
 
 def _wait_until_visible(admin: AdminClient, wanted: Sequence[WantedTopic]) -> None:
-    """Waits until every topic has its partitions and a leader for each, so that a worker may start right away."""
+    """Waits until the brokers show what the controller has accepted, so that a worker may start right away."""
     deadline = time.monotonic() + _ANSWER_WITHIN_S
     while True:
         there = admin.list_topics(timeout=_ANSWER_WITHIN_S).topics
         behind = [topic.name for topic in wanted if not _led(there.get(topic.name), topic.file.partitions)]
+        behind += [difference.topic for difference in diff_topics(admin, wanted)]
         if not behind:
             return
         if time.monotonic() > deadline:
-            raise BrokerError(f'topic "{behind[0]}" was made, but has no leader yet', hint="signal-router topics diff")
+            raise BrokerError(f'topic "{behind[0]}" was changed, but shows it not', hint="signal-router topics diff")
         time.sleep(0.05)
 
 
