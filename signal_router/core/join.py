@@ -354,7 +354,7 @@ class Joiner:
             raise StateError(
                 f'signals are pending for subscription "{due.subscription}", of which nothing is known here'
             )
-        join_set.end(pending, max(clock, pending.signal.recorded_at) + life.dedupe_ms)
+        join_set.end(pending, clock + life.dedupe_ms)  # its deadline, so its own time too, lies before the clock
         join_set.save()
         self._count(due.subscription, -1)
         return _ended(due.subscription, due.key, life.aliases, pending, _WITHIN)
