@@ -279,7 +279,7 @@ def _wait_until_visible(admin: AdminClient, wanted: Sequence[WantedTopic]) -> No
         if not behind:
             return
         if time.monotonic() > deadline:
-            raise BrokerError(f'topic "{behind[0]}" was changed, but shows it not', hint="signal-router topics diff")
+            raise BrokerError(f'topic "{behind[0]}" does not show its change yet', hint="signal-router topics diff")
         time.sleep(0.05)
 
 
