@@ -1,9 +1,9 @@
 """The consume thread: it owns the group's Consumer completely.
 
-Every Consumer call is made here, because a call from a second thread starves while this one polls. Others post commands.
-The loop: run commands · `poll` · `consume` what is already there · take the group metadata · hand over batches stamped with the
-assignment number. A hand-off is bounded by records and bytes; `pause()` is never used as flow control, since it throws
-prefetched records away. The group's callbacks run inside `poll`.
+Every Consumer call is made here, because a call from a second thread starves while this one polls. Others post
+commands. The loop: run commands · `poll` · `consume` what is already there · take the group metadata · hand over
+batches stamped with the assignment number. A hand-off is bounded by records and bytes; `pause()` is never used as
+flow control, since it throws prefetched records away. The group's callbacks run inside `poll`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from signal_router.errors import BrokerError, ConfigurationError, FencedError, SignalRouterError, StateError
@@ -150,7 +150,7 @@ class ConsumeThread:
             self._listener.failed(error)
         except KafkaException as error:
             self._listener.failed(self._explained(error.args[0]))
-        except Exception as error:  # noqa: BLE001 - a consume thread that dies must end the process
+        except Exception as error:  # a consume thread that dies must end the process
             self._listener.failed(StateError(f"the consume thread failed: {error!r}"))
         finally:
             consumer.close()
@@ -181,7 +181,7 @@ class ConsumeThread:
     def _has_room(self) -> bool:
         return self._pending_records < self._max_pending_records and self._pending_bytes < self._max_pending_bytes
 
-    def _hand_over(self, messages: list[Message]) -> None:
+    def _hand_over(self, messages: list[Any]) -> None:
         by_tp: dict[tuple[str, int], Fetched] = {}
         metadata = self._metadata or b""
         for message in messages:

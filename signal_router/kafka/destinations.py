@@ -35,7 +35,7 @@ def verify_destinations(
             code = error.args[0].code()
             if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 refused[name] = f'topic "{name}" does not exist'
-            elif code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_TOPIC_EXCEPTION}:
+            elif code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION}:
                 refused[name] = f'topic "{name}": {error.args[0].str()}'
             else:
                 raise BrokerError(f'topic "{name}" cannot be described: {error.args[0].str()}') from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
@@ -31,14 +32,14 @@ def reader_settings(connection: Connection, group: str) -> dict[str, str | int |
     )
 
 
-def input_record(message: object) -> InputRecord:
+def input_record(message: Any) -> InputRecord:  # noqa: ANN401 - the client's stubs make every part optional
     """Reads a client's record into ours."""
     return InputRecord(
-        message.offset(),  # type: ignore[attr-defined]
-        message.timestamp()[1],  # type: ignore[attr-defined]
-        message.key(),  # type: ignore[attr-defined]
-        message.value(),  # type: ignore[attr-defined]
-        message.headers(),  # type: ignore[attr-defined]
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        message.headers(),
     )
 
 
@@ -93,7 +94,7 @@ class Follower:
             consumer.close()
 
     def _turn(self, consumer: Consumer) -> None:
-        messages = consumer.consume(1000, 0.05)
+        messages: list[Any] = consumer.consume(1000, 0.05)
         records: dict[int, list[InputRecord]] = {}
         ends: set[int] = set()
         for message in messages:
@@ -114,14 +115,17 @@ class Follower:
 def read_to_end(
     connection: Connection, tps: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, list[InputRecord]]:
-    """Reads committed records from the given offsets up to `ends` (exclusive), all at once. For small topics and tools."""
+    """Reads committed records from the given offsets up to `ends` (exclusive), all at once. For small topics and
+    tools.
+    """
     found: dict[TopicPartition, list[InputRecord]] = {tp: [] for tp in tps}
     left = {tp for tp, offset in tps.items() if offset < ends[tp]}
     consumer = Consumer(reader_settings(connection, f"{connection.prefix}{connection.app}-read"))
     try:
         consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, tps[tp]) for tp in left])
         while left:
-            for message in consumer.consume(1000, 0.2):
+            messages: list[Any] = consumer.consume(1000, 0.2)
+            for message in messages:
                 error = message.error()
                 if error is None:
                     tp = TopicPartition(message.topic(), message.partition())

@@ -92,12 +92,12 @@ def _next_offset(tp: KafkaTopicPartition) -> NextOffset | None:
 
 def end_offsets(admin: AdminClient, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """The read_uncommitted end of each partition: behind everything written, open transactions included."""
-    return _list_offsets(admin, tps, OffsetSpec.latest())
+    return _list_offsets(admin, tps, OffsetSpec.latest())  # type: ignore[no-untyped-call]
 
 
 def start_offsets(admin: AdminClient, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
     """The log start of each partition."""
-    return _list_offsets(admin, tps, OffsetSpec.earliest())
+    return _list_offsets(admin, tps, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
 def _list_offsets(admin: AdminClient, tps: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:

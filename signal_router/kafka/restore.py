@@ -1,7 +1,8 @@
 """Restore: replays changelog partitions into the local store, up to an end taken before.
 
 The end is the read_uncommitted one and the reading is read_committed: it ends at a partition end (EOF) at or behind the
-target. An end before it means that somebody's open transaction hides the rest; then the wait goes on, and is said aloud.
+target. An end before it means that somebody's open transaction hides the rest; then the wait goes on, and is said
+aloud.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as KafkaTopicPartition
@@ -31,6 +33,7 @@ def restore(
     starts: Mapping[int, int],
     targets: Mapping[int, int],
     apply: Apply,
+    *,
     interrupted: threading.Event,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
@@ -56,7 +59,8 @@ def restore(
                 raise InterruptedError
             batches: dict[int, list[tuple[bytes, bytes | None]]] = {}
             ends: dict[int, int] = {}
-            for message in consumer.consume(BATCH_RECORDS, 0.02):
+            messages: list[Any] = consumer.consume(BATCH_RECORDS, 0.02)
+            for message in messages:
                 error, partition = message.error(), message.partition()
                 if error is None:
                     batches.setdefault(partition, []).append((message.key(), message.value()))

@@ -6,9 +6,9 @@ import asyncio
 import functools
 import gc
 import re
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import faust
 import mode
@@ -27,7 +27,7 @@ from signal_router.kafka.settings import Setting
 from signal_router.kafka.topic_changes import check_topics, wanted_topics
 from signal_router.kafka.topics import TopicNames, load_topics, resolve
 from signal_router.kafka.transaction import KafkaTransactionLog
-from signal_router.model.log import InputRecord, TopicPartition, TransactionLog
+from signal_router.model.log import InputRecord, TransactionLog
 from signal_router.observe.meter import Meter
 from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.destinations import Destinations
@@ -45,6 +45,7 @@ ROSTER_EVERY_S = 10.0
 REFRESH_EVERY_S = 30.0
 STORE_FOLDER = "tables"
 
+_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
@@ -129,7 +130,13 @@ class Application:
 
     async def _follow(self) -> None:
         connection = self.settings.connection
-        roster = Follower(connection, self.names.workers, await self._partitions(self.names.workers), self._take_roster, self._end_from_thread)
+        roster = Follower(
+            connection,
+            self.names.workers,
+            await self._partitions(self.names.workers),
+            self._take_roster,
+            self._end_from_thread,
+        )
         definitions = Follower(connection, self.names.definitions, 1, self._take_definitions, self._end_from_thread)
         self._followers = [roster, definitions]
         for follower in self._followers:
@@ -261,7 +268,9 @@ class Application:
         await self.worker.mark()
 
     async def _refresh(self) -> None:
-        """Looks again at inputs and destinations, and purges candidates that are committed everywhere they can be read."""
+        """Looks again at inputs and destinations, and purges candidates that are committed everywhere they can be
+        read.
+        """
         inputs = await self._blocking(self._input_topics)
         if inputs != self._inputs:
             _log.info("signals topics changed", topics=list(inputs))
@@ -282,7 +291,9 @@ class Application:
         existing = topic_names(self._admin)
         missing = sorted(set(plain) - set(existing))
         if missing:
-            raise ConfigurationError(f'signals topic "{missing[0]}" does not exist', hint="create it, or change --signals")
+            raise ConfigurationError(
+                f'signals topic "{missing[0]}" does not exist', hint="create it, or change --signals"
+            )
         ours = self.names.own()
         refused = sorted(set(plain) & ours)
         if refused:
@@ -294,7 +305,9 @@ class Application:
         }
         found = tuple(sorted(matching.union(plain)))
         if not found:
-            raise ConfigurationError(f"no topic matches the signals patterns {list(wanted)}", hint="signal-router topics list")
+            raise ConfigurationError(
+                f"no topic matches the signals patterns {list(wanted)}", hint="signal-router topics list"
+            )
         return found
 
     def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -311,8 +324,8 @@ class Application:
 
         self._spawn(timer())
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = self._loop.create_task(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task: asyncio.Task[None] = self._loop.create_task(work)
         self._timers.append(task)
         task.add_done_callback(self._on_done)
 
@@ -327,7 +340,7 @@ class Application:
         elif error is not None:
             self._end(StateError(f"a background task failed: {error!r}"))
 
-    async def _blocking(self, call, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
+    async def _blocking(self, call: Callable[..., _T], *args: object) -> _T:
         return await self._loop.run_in_executor(None, functools.partial(call, *args))
 
 
@@ -339,8 +352,3 @@ def _open_store(path: Path) -> RocksStore:
         _log.warning("local tables cannot be opened and are rebuilt from the changelog", error=error.message)
         destroy(path)
         return RocksStore(path)
-
-
-def uptime(started_at: float) -> float:
-    """Seconds since a monotonic time."""
-    return time.monotonic() - started_at

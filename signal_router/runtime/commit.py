@@ -9,8 +9,8 @@
     7  void? otherwise commit
     8  known good and still not void: write the tables, positions last
 
-`commit` yields its effects one by one and does nothing by itself: whoever drives it may stop between any two of them, which is
-what a crash does. It knows no thread, no clock and no event loop.
+`commit` yields its effects one by one and does nothing by itself: whoever drives it may stop between any two of them,
+which is what a crash does. It knows no thread, no clock and no event loop.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from signal_router.state.keys import LOCAL_POSITION, POSITION
 class Verdict(Enum):
     """What became of a stage.
 
-    COMMITTED: durable, and the tables have it. ABORTED: nothing of it is; read again from the committed offsets. UNKNOWN: the
-    log must be asked (new producer, restore, seek). FENCED: as UNKNOWN, and another producer took the transactional id.
+    COMMITTED: durable, and the tables have it. ABORTED: nothing of it is; read again from the committed offsets.
+    UNKNOWN: the log must be asked (new producer, restore, seek). FENCED: as UNKNOWN, and another producer took the
+    transactional id.
     """
 
     COMMITTED = "committed"
@@ -65,11 +66,12 @@ class Effect:
 Commit = Generator[Effect, None, Result]
 
 
-def commit(stage: Stage, log: TransactionLog, changelog: str, local_position: Callable[[int], bytes]) -> Commit:
+def commit(stage: Stage, log: TransactionLog, changelog: str, local_position: Callable[[int], bytes]) -> Commit:  # noqa: PLR0911 - one way out per verdict
     """Makes a stage durable, effect by effect.
 
-    `changelog` names the changelog topic; `local_position` gives the local position's value for the changelog offset behind a
-    table's position record. Errors of the log thrown in at an effect decide the verdict; any other error passes through.
+    `changelog` names the changelog topic; `local_position` gives the local position's value for the changelog offset
+    behind a table's position record. Errors of the log thrown in at an effect decide the verdict; any other error
+    passes through.
     """
     try:
         yield Effect("begin", log.begin)
@@ -79,7 +81,7 @@ def commit(stage: Stage, log: TransactionLog, changelog: str, local_position: Ca
             return (yield from _abort(log, None))
         if stage.next_offsets:
             if stage.group_metadata is None:
-                raise StateError("a stage without group metadata would not be fenced")  # noqa: TRY301
+                raise StateError("a stage without group metadata would not be fenced")
             yield Effect("offsets", partial(log.send_offsets, stage.next_offsets, stage.group_metadata))
         if _void(stage):
             return (yield from _abort(log, None))
@@ -135,9 +137,7 @@ def _produce_changelog(stage: Stage, log: TransactionLog, changelog: str) -> Non
     log.produce(records)
 
 
-def _write_tables(
-    stage: Stage, log: TransactionLog, changelog: str, local_position: Callable[[int], bytes]
-) -> None:
+def _write_tables(stage: Stage, log: TransactionLog, changelog: str, local_position: Callable[[int], bytes]) -> None:
     delivered = log.delivered()
     for number, table in stage.tables.items():
         offset = delivered[TopicPartition(changelog, number)]

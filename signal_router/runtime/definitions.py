@@ -66,7 +66,9 @@ class DefinitionsView:
         return frozenset(topics)
 
     def find(self, subscription: str) -> Subscription | None:
-        """The subscription in force; None if its last document deletes it. Raises `KeyError` where there never was one."""
+        """The subscription in force; None if its last document deletes it. Raises `KeyError` where there never was
+        one.
+        """
         return self._entries[subscription].subscription
 
     def birth(self, subscription: str) -> int:
@@ -85,7 +87,9 @@ class DefinitionsView:
         return [(record, error) for record, error in self._refused if record.offset > revision]
 
     def take(self, record: InputRecord) -> None:
-        """Takes the next record of the definitions topic. Raises `NewerFormatError` for a document of a newer format."""
+        """Takes the next record of the definitions topic. Raises `NewerFormatError` for a document of a newer
+        format.
+        """
         self._revision = record.offset
         try:
             definition = decode_definition(record.key, record.value)

@@ -1,7 +1,7 @@
 """Where triggers may go: topics that exist, that we may write to, and how large a record each takes.
 
-Whatever is not known here is unusable: one bad destination must not stop the others, since a record that the broker refuses
-fails its whole transaction.
+Whatever is not known here is unusable: one bad destination must not stop the others, since a record that the broker
+refuses fails its whole transaction.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ import msgspec
 
 from signal_router.core.join import Decision, Ended, Fired, Joiner, Waiting
 from signal_router.errors import RecordError, StateError
+from signal_router.kafka.topics import TopicNames
 from signal_router.model import candidates, lineage
 from signal_router.model.candidates import Candidate, Mark
 from signal_router.model.dead_letters import Kind
 from signal_router.model.log import InputRecord, NextOffset, OutputRecord, TopicPartition
 from signal_router.runtime.batches import Batch
 from signal_router.runtime.definitions import DefinitionsView
-from signal_router.kafka.topics import TopicNames
 from signal_router.runtime.outputs import Outputs, refuse
 from signal_router.runtime.positions import TablePosition, encode_position
 from signal_router.runtime.stage import Stage
@@ -153,7 +153,7 @@ class JoinProcessor:
                 self._decided(partition, decision, stage)
         except StateError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever one record does, the partition goes on
+        except Exception as error:  # whatever one record does, the partition goes on
             partition.table.rollback(savepoint)
             del stage.outputs[staged:]
             stage.counts, partition.sequence = counts, sequence

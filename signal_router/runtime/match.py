@@ -1,4 +1,6 @@
-"""Stage 1: signals in, candidates out. Stateless but for how far, and under which definitions, each partition was read."""
+"""Stage 1: signals in, candidates out. Stateless but for how far, and under which definitions, each partition was
+read.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from signal_router.errors import RecordError
+from signal_router.kafka.topics import TopicNames
 from signal_router.model import candidates, lineage
 from signal_router.model.candidates import Candidate, Mark, SignalCopy
 from signal_router.model.canonical import canonical_json, canonicalize_json_text
@@ -16,7 +19,6 @@ from signal_router.model.records import decode_signal
 from signal_router.model.signals import Signal
 from signal_router.runtime.batches import Batch
 from signal_router.runtime.definitions import DefinitionsView
-from signal_router.kafka.topics import TopicNames
 from signal_router.runtime.outputs import refuse
 from signal_router.runtime.stage import Stage
 
@@ -25,8 +27,8 @@ from signal_router.runtime.stage import Stage
 class SignalsPartition:
     """How far one signals partition has been read.
 
-    `revision` is that of the definitions last in force for it, `read_until` the time up to which it has been read, both −1 at
-    first; `next_offset` is that of the stage chain.
+    `revision` is that of the definitions last in force for it, `read_until` the time up to which it has been read,
+    both −1 at first; `next_offset` is that of the stage chain.
     """
 
     topic_id: str
@@ -81,7 +83,9 @@ class MatchProcessor:
         """Adds the next offset of a partition to a stage."""
         self._advance(tp, self.partitions[tp], self.partitions[tp].next_offset, stage)
 
-    def mark(self, stage: Stage, announced: Mapping[str, int], inputs: tuple[str, ...], retired: tuple[str, ...]) -> None:
+    def mark(
+        self, stage: Stage, announced: Mapping[str, int], inputs: tuple[str, ...], retired: tuple[str, ...]
+    ) -> None:
         """Announces to every candidates partition how far signals partitions have been read."""
         value = candidates.encode(Mark(self._slot, announced, inputs, retired))
         for partition in range(self._candidates_partitions):
@@ -120,17 +124,21 @@ class MatchProcessor:
             self._signal(tp, partition, record.offset, recorded_at, signal, stage)
         except RecordError as error:
             self._refuse(tp, record, error, stage, staged)
-        except Exception as error:  # noqa: BLE001 - whatever one record does, the partition goes on
+        except Exception as error:  # whatever one record does, the partition goes on
             self._refuse(tp, record, RecordError("internal", f"matching failed: {error!r}"), stage, staged)
 
-    def _refuse(
-        self, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage, staged: int
-    ) -> None:
+    def _refuse(self, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage, staged: int) -> None:
         del stage.outputs[staged:]
         refuse(self._names.dead_letters, Kind.SIGNAL, tp, record, error, stage)
 
     def _signal(
-        self, tp: TopicPartition, partition: SignalsPartition, offset: int, recorded_at: int, signal: Signal, stage: Stage
+        self,
+        tp: TopicPartition,
+        partition: SignalsPartition,
+        offset: int,
+        recorded_at: int,
+        signal: Signal,
+        stage: Stage,
     ) -> None:
         stage.count("signals")
         matches = self._view.index.match(signal)

@@ -1,9 +1,12 @@
-"""Decisions into records: triggers, lineage and dead letters, each checked against where it goes before it is staged."""
+"""Decisions into records: triggers, lineage and dead letters, each checked against where it goes before it is
+staged.
+"""
 
 from __future__ import annotations
 
 from signal_router.core.join import Ended, Fired
 from signal_router.errors import RecordError
+from signal_router.kafka.topics import TopicNames
 from signal_router.model import lineage, triggers
 from signal_router.model.dead_letters import Kind, dead_letter, dead_letter_key, encode_dead_letter
 from signal_router.model.log import InputRecord, OutputRecord, TopicPartition
@@ -11,7 +14,6 @@ from signal_router.model.outcomes import Outcome, Reason
 from signal_router.model.signals import Position
 from signal_router.model.triggers import Bound, Trigger
 from signal_router.runtime.destinations import Destinations
-from signal_router.kafka.topics import TopicNames
 from signal_router.runtime.stage import Stage
 
 
@@ -37,7 +39,9 @@ class Outputs:
         headers = triggers.headers(trigger, self._app, key, completing.signal.traceparent) + stage.headers
         refusal = self.destinations.refusal(subscription.topic)
         if refusal is not None:
-            error = RecordError("destination", refusal, hint="create the topic or grant WRITE, then dead-letters replay")
+            error = RecordError(
+                "destination", refusal, hint="create the topic or grant WRITE, then dead-letters replay"
+            )
             self._undeliverable(fired, trigger, key, partition, stage, error)
             return
         written = self._fitting(subscription.topic, trigger, key, headers)
@@ -53,7 +57,7 @@ class Outputs:
 
     def ended(self, ended: Ended, partition: int, ended_at: int, stage: Stage) -> None:
         """Stages the lineage of a candidate that ended without a trigger."""
-        cause = None if ended.cause is None else {"position": ended.cause}
+        cause: dict[str, object] | None = None if ended.cause is None else {"position": ended.cause}
         value = lineage.signal_value(
             ended.signal,
             ended.subscription,
@@ -139,9 +143,7 @@ class Outputs:
             stage.emit(OutputRecord(self._names.lineage, record_key, value, headers=stage.headers))
 
 
-def refuse(
-    topic: str, kind: Kind, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage
-) -> None:
+def refuse(topic: str, kind: Kind, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage) -> None:
     """Stages the dead letter of a record that was read."""
     letter = dead_letter(
         kind=kind,

@@ -12,7 +12,8 @@ from signal_router.state.keys import FORMAT
 
 
 class TablePosition(msgspec.Struct, frozen=True, gc=False):
-    """Up to where a table has been decided: `next_offset` and `sequence` (of the next input) of its candidates partition.
+    """Up to where a table has been decided: `next_offset` and `sequence` (of the next input) of its candidates
+    partition.
 
     `topic_id`, `partitions` tell the candidates topic apart from a re-created or enlarged one.
     """

@@ -39,8 +39,8 @@ class Times:
 class Pace:
     """When a transaction is closed, and how large it may become.
 
-    Caught up: `idle_ms` after its first record; with more waiting: at `max_records` or `busy_ms`. `max_outputs` bounds the
-    records one transaction writes, since one signal may fan out to thousands.
+    Caught up: `idle_ms` after its first record; with more waiting: at `max_records` or `busy_ms`. `max_outputs`
+    bounds the records one transaction writes, since one signal may fan out to thousands.
     """
 
     idle_ms: int = 10
@@ -54,8 +54,9 @@ class WorkerSettings:
     """A worker: who it is, what it reads, where it keeps its tables.
 
     `signals`: topics, or patterns that begin with `^`. `signal_bytes`: the largest record that is read as a signal.
-    `all_lineage` writes every decision input and outcome. `static_membership`: after a kill the same slot goes on at once, and
-    after a clean stop its partitions wait for it until the session time-out; without it the other way round. `web_port` None = no web server.
+    `all_lineage` writes every decision input and outcome. `static_membership`: after a kill the same slot goes on at
+    once, and after a clean stop its partitions wait for it until the session time-out; without it the other way
+    round. `web_port` None = no web server.
     """
 
     connection: Connection
@@ -81,7 +82,9 @@ class WorkerSettings:
                 try:
                     re.compile(pattern)
                 except re.error as error:
-                    raise ConfigurationError(f'signals pattern "{pattern}" is no regular expression: {error}') from error
+                    raise ConfigurationError(
+                        f'signals pattern "{pattern}" is no regular expression: {error}'
+                    ) from error
 
     @property
     def group(self) -> str:

@@ -3,9 +3,9 @@
     OPEN ──► SENDING ──► DONE          the two processors fill it, the commit sends it
       └────────┴──────► VOID          its assignment ended: it must leave no trace
 
-A stage belongs to one assignment number. `void` is called by whoever learns that the assignment ended (in another thread), the
-commit asks `start_sending` before it names offsets: both under one lock, so that no offset is sent for a partition that was
-given back before.
+A stage belongs to one assignment number. `void` is called by whoever learns that the assignment ended (in another
+thread), the commit asks `start_sending` before it names offsets: both under one lock, so that no offset is sent for a
+partition that was given back before.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Stage:
             return True
 
     def finish(self) -> bool:
-        """Enters DONE; False if the stage became void while it was sent, so that its outcome must be read from the log."""
+        """Enters DONE; False if the stage became void while it was sent, so that its outcome must be read from the
+        log.
+        """
         with self._lock:
             if self._state is not StageState.SENDING:
                 return False

@@ -55,7 +55,9 @@ class JoinStart:
 
 @dataclass(slots=True)
 class Takeover:
-    """What was found: where each partition goes on, and what has to be written before its first record (`new_inputs`)."""
+    """What was found: where each partition goes on, and what has to be written before its first record
+    (`new_inputs`).
+    """
 
     signals: dict[TopicPartition, SignalsPartition] = field(default_factory=dict)
     joins: dict[int, JoinStart] = field(default_factory=dict)
@@ -151,7 +153,7 @@ def _next_offset(
         if known is not None:
             raise StateError(
                 f"the committed offset of {where} is gone, although it was read since offset {known.offset}",
-                hint="it expired (offsets.retention.minutes) or was deleted; set it with the broker's tools and start again",
+                hint="it expired (offsets.retention.minutes) or was deleted; set it with the broker's tools",
             )
         found.new_inputs[tp] = InputStart(topic_id, start, now_ms())
         return NextOffset(start)
@@ -190,7 +192,7 @@ def _restore_tables(
     def apply(partition: int, records: list[tuple[bytes, bytes | None]], behind: int) -> None:
         store.write(_writes(cluster, partition, records, behind))
 
-    found.restored += restore(cluster.connection, changelog, starts, ends, apply, interrupted)
+    found.restored += restore(cluster.connection, changelog, starts, ends, apply, interrupted=interrupted)
     if interrupted.is_set():
         raise InterruptedError
 

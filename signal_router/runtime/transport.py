@@ -1,9 +1,10 @@
 """Faust's transport, reduced to what is ours to give: batches of records as single Faust events.
 
-Faust costs 60 µs and more per event, so one event is one batch of one partition. Two virtual topics, `match` and `join`, with
-one partition each that is always assigned, carry the batches to the two agents; which real partitions this worker has, what
-it reads from where, and what happens when that changes is not Faust's affair (its own rebalance drops and replays queues).
-A batch that waits in Faust's queues when its assignment ends is told by its stamp and dropped by the worker.
+Faust costs 60 µs and more per event, so one event is one batch of one partition. Two virtual topics, `match` and
+`join`, with one partition each that is always assigned, carry the batches to the two agents; which real partitions
+this worker has, what it reads from where, and what happens when that changes is not Faust's affair (its own rebalance
+drops and replays queues). A batch that waits in Faust's queues when its assignment ends is told by its stamp and
+dropped by the worker.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import confluent_kafka
@@ -63,16 +65,14 @@ class BatchConsumer(BaseConsumer):  # type: ignore[misc]
         self._flowing = True
         self._wake.set()
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Fetched]]:  # noqa: ASYNC109
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Fetched]]:
         if self._flowing:
             found = {tp: [queue.popleft()] for tp in active_partitions or VIRTUAL if (queue := self._queues[tp])}
             if found:
                 return found
         self._wake.clear()
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), min(timeout or _IDLE_S, _IDLE_S))
-        except TimeoutError:
-            pass
         return {}
 
     def _to_message(self, tp: TP, batch: Fetched) -> ConsumerMessage:

@@ -4,8 +4,8 @@
                                ▲             │
                                └──unknown────┘        an uncertain outcome is read from the log before going on
 
-Everything here runs on the event loop; the consume thread calls `assigned`, `revoked`, `lost`, `fetched`, `failed`. At most
-one stage is filled at a time, under one lock; the commit runs in a thread of its own while the lock is held.
+Everything here runs on the event loop; the consume thread calls `assigned`, `revoked`, `lost`, `fetched`, `failed`.
+At most one stage is filled at a time, under one lock; the commit runs in a thread of its own while the lock is held.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from enum import Enum
@@ -175,7 +175,8 @@ class Worker:
         self._loop.call_soon_threadsafe(self._stop_with, error)
 
     def _void(self) -> None:
-        # Read without the event loop's lock on purpose: a stage's own lock decides, and both kinds of stages are voided.
+        # Read without the event loop's lock on purpose: a stage's own lock decides, and both kinds of stages are
+        # voided.
         for stage in (self._stage, self._sending):
             if stage is not None:
                 stage.void()
@@ -332,7 +333,8 @@ class Worker:
         while self.view.revision < revision:
             if time.monotonic() > until:
                 raise StateError(
-                    f"partitions were read under definitions revision {revision}, the topic ends at {self.view.revision}",
+                    f"partitions were read under definitions revision {revision}, the topic ends at"
+                    f" {self.view.revision}",
                     hint="was the definitions topic emptied or re-created?",
                 )
             self._lock.release()
@@ -429,8 +431,10 @@ class Worker:
         except SignalRouterError as error:
             self._stop_with(error)
             return False
-        except Exception as error:  # noqa: BLE001 - a commit that fails in an unknown way leaves an unknown state
-            self._stop_with(StateError(f"the commit failed: {error!r}", hint="start the worker again; it restores itself"))
+        except Exception as error:  # a commit that fails in an unknown way leaves an unknown state
+            self._stop_with(
+                StateError(f"the commit failed: {error!r}", hint="start the worker again; it restores itself")
+            )
             return False
         finally:
             self._sending = None
@@ -599,16 +603,16 @@ class Worker:
     async def _in_thread(self, pool: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
         return await asyncio.shield(self._loop.run_in_executor(pool, call))
 
-    def _spawn(self, work: Awaitable[object]) -> None:
+    def _spawn(self, work: Coroutine[object, object, object]) -> None:
         task = self._loop.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Awaitable[object]) -> None:
+    async def _guarded(self, work: Coroutine[object, object, object]) -> None:
         try:
             await work
         except SignalRouterError as error:
             self._stop_with(error)
-        except Exception as error:  # noqa: BLE001 - nothing may fail unseen
+        except Exception as error:  # nothing may fail unseen
             _log.exception("worker failed")
             self._stop_with(StateError(f"the worker failed: {error!r}"))
