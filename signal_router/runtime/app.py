@@ -52,8 +52,10 @@ _log = structlog.get_logger(__name__)
 class Application:
     """Everything one worker process runs. Make it inside a running event loop."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, *, observe: Callable[[str], object] = lambda _effect: None) -> None:
+        """`observe` is told the name of each effect of a commit before it runs, in the thread of the commits."""
         self.settings = settings
+        self._observe = observe
         self.meter = Meter()
         self.names: TopicNames = resolve(settings.connection.prefix, settings.connection.app)
         self.view = DefinitionsView(self.names.triggers)
@@ -99,7 +101,16 @@ class Application:
         store = await self._blocking(_open_store, settings.state_dir / STORE_FOLDER)
         self._outputs = Outputs(self.names, settings.connection.app, Destinations(), all_lineage=settings.all_lineage)
         self.worker = Worker(
-            settings, cluster, store, self.view, self.roster, self._outputs, self._make_log, self.meter, self._end
+            settings,
+            cluster,
+            store,
+            self.view,
+            self.roster,
+            self._outputs,
+            self._make_log,
+            self.meter,
+            self._end,
+            self._observe,
         )
         await self._refresh_destinations()
         await self._drain_definitions()

@@ -30,6 +30,7 @@ from signal_router.errors import FencedError, SignalRouterError, StateError
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.model.log import InputRecord, OutputRecord, ProducerFencedError, TopicPartition, TransactionLog
 from signal_router.observe.meter import Meter
+from signal_router.observe.phases import PhaseClock
 from signal_router.runtime.commit import Result, Verdict, commit, run
 from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
@@ -81,17 +82,23 @@ class Worker:
         make_log: Callable[[], TransactionLog],
         meter: Meter,
         fail: Callable[[SignalRouterError], None],
+        observe: Callable[[str], object] = lambda _effect: None,
     ) -> None:
+        """`observe` is told the name of each effect of a commit before it runs, in the thread of the commits."""
         self.settings = settings
         self.meter = meter
         self.view = view
         self.phase = Phase.WAITING
+        self.steps = PhaseClock()
+        self.effects = PhaseClock()
+        """Told of every effect of a commit before it runs, in the commit's thread."""
         self._cluster = cluster
         self._store = store
         self._roster = roster
         self._outputs = outputs
         self._make_log = make_log
         self._fail = fail
+        self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._commits = ThreadPoolExecutor(1, "commit")
@@ -196,12 +203,26 @@ class Worker:
             if not batch.records:
                 self._match.met_end(batch.tp, batch.next_offset)
                 return
-            while not self._match.step(
-                batch, self._open(batch.group_metadata), now=now_ms(), max_outputs=self.settings.pace.max_outputs
-            ):
+            while not self._match_step(batch):
                 if not await self._commit() or batch.epoch != self._epoch:
                     return
             await self._pace()
+
+    def _match_step(self, batch: Fetched) -> bool:
+        stage, max_outputs = self._open(batch.group_metadata), self.settings.pace.max_outputs
+        self.steps("match")
+        try:
+            return self._match.step(batch, stage, now=now_ms(), max_outputs=max_outputs)
+        finally:
+            self.steps.stop()
+
+    def _join_step(self, batch: Fetched) -> Progress:
+        stage, max_outputs = self._open(batch.group_metadata), self.settings.pace.max_outputs
+        self.steps("join")
+        try:
+            return self._join.step(batch, stage, max_outputs=max_outputs)
+        finally:
+            self.steps.stop()
 
     async def on_candidates(self, batch: Fetched) -> None:
         """Stage 2 for one batch."""
@@ -220,9 +241,7 @@ class Worker:
 
     async def _join_batch(self, batch: Fetched) -> None:
         while True:
-            progress = self._join.step(
-                batch, self._open(batch.group_metadata), max_outputs=self.settings.pace.max_outputs
-            )
+            progress = self._join_step(batch)
             if progress is Progress.FULL:
                 if not await self._commit() or batch.epoch != self._epoch:
                     return
@@ -427,7 +446,8 @@ class Worker:
         steps = commit(stage, log, self._cluster.names.changelog, self._cluster.local_position)
         began = time.perf_counter()
         try:
-            result = await asyncio.shield(self._loop.run_in_executor(self._commits, run, steps))
+            result = await asyncio.shield(self._loop.run_in_executor(self._commits, run, steps, self.effects))
+            self.effects.stop()
         except SignalRouterError as error:
             self._stop_with(error)
             return False
