@@ -91,7 +91,6 @@ class Worker:
         self.phase = Phase.WAITING
         self.steps = PhaseClock()
         self.effects = PhaseClock()
-        """Told of every effect of a commit before it runs, in the commit's thread."""
         self._cluster = cluster
         self._store = store
         self._roster = roster
@@ -446,7 +445,7 @@ class Worker:
         steps = commit(stage, log, self._cluster.names.changelog, self._cluster.local_position)
         began = time.perf_counter()
         try:
-            result = await asyncio.shield(self._loop.run_in_executor(self._commits, run, steps, self.effects))
+            result = await asyncio.shield(self._loop.run_in_executor(self._commits, run, steps, self._effect))
             self.effects.stop()
         except SignalRouterError as error:
             self._stop_with(error)
@@ -459,6 +458,10 @@ class Worker:
         finally:
             self._sending = None
         return self._settled(stage, result, time.perf_counter() - began)
+
+    def _effect(self, name: str) -> None:
+        self.effects(name)
+        self._observe(name)
 
     def _settled(self, stage: Stage, result: Result, seconds: float) -> bool:
         if result.verdict is Verdict.COMMITTED:

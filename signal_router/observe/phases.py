@@ -1,0 +1,29 @@
+"""Where a worker's time goes: seconds by phase, for benchmarks and metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from time import perf_counter
+
+
+class PhaseClock:
+    """Adds up seconds by phase: one phase at a time, each begins where the one before it ends.
+
+    Used from one thread at a time. `clock(name)` begins a phase, `clock.stop()` ends the last one.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._phase = ""
+        self._began = 0.0
+
+    def __call__(self, phase: str) -> None:
+        """Begins a phase."""
+        now = perf_counter()
+        if self._phase:
+            self.seconds[self._phase] += now - self._began
+        self._phase, self._began = phase, now
+
+    def stop(self) -> None:
+        """Ends the phase that runs."""
+        self("")
