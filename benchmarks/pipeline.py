@@ -1,0 +1,412 @@
+"""Throughput, latency and restart of one worker on a real broker: pair join with de-duplication and lineage.
+
+    python -m benchmarks.pipeline [--signals 200000] [--runs 3] [--json FILE] [--only throughput,latency,restart]
+
+Conditions: 4 partitions per topic, lz4, classic protocol, ~230-byte JSON, half of the signals complete a pair. All candidates
+go through their topic. The broker and the load share the machine with the worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from rich.console import Console
+from rich.table import Table
+
+from signal_router import __version__
+from signal_router.kafka.admin_client import connect
+from signal_router.kafka.choice import choose_broker
+from signal_router.kafka.settings import Connection
+from signal_router.kafka.topic_changes import apply_topics, wanted_topics
+from signal_router.kafka.topics import load_topics, resolve
+from signal_router.model.definitions import definition, definition_key, encode_definition
+from signal_router.model.documents import read_documents
+from signal_router.runtime.app import Application
+from signal_router.runtime.settings import WorkerSettings
+
+PAIR = """
+apiVersion: signal-router/v1
+kind: Subscription
+metadata: {id: bench/pair}
+spec:
+  join: {ds: date, region: any, k: integer}
+  members:
+    - {alias: orders, signal: orders.ready}
+    - {alias: users, signal: users.ready}
+  trigger: {params: {ds: "{join.ds}", k: "{join.k}", rows: "{orders.params.rows}"}}
+"""
+
+
+def signal_value(name: str, key: int) -> bytes:
+    """One signal of about 230 bytes."""
+    return json.dumps(
+        {
+            "name": name,
+            "id": f"{name}-{key}",
+            "source": f"wf/producer-{key % 100}/run-{key}/step-3",
+            "params": {"ds": "2026-11-22", "region": key % 7, "k": key, "rows": key * 3, "owner": f"team-{key % 50}"},
+            "time": "2026-11-22T10:00:00Z",
+        },
+        separators=(",", ":"),
+    ).encode()
+
+
+class Bench:
+    """One fresh set of topics on a broker."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.connection = Connection(bootstrap, f"bench{time.time_ns() // 1_000_000}-")
+        self.names = resolve(self.connection.prefix, self.connection.app)
+        self.admin = connect(self.connection)
+        apply_topics(
+            self.admin, wanted_topics(load_topics(), prefix=self.connection.prefix, app=self.connection.app, partitions=4)
+        )
+        document = read_documents([("pair.yaml", PAIR)]).documents[0]
+        producer = self.producer()
+        first = definition(document, birth=1, join_generation=1, applied_at=0)
+        producer.produce(self.names.definitions, key=definition_key(document.id), value=encode_definition(first))
+        producer.flush()
+
+    def producer(self, linger_ms: int = 5) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self.connection.bootstrap,
+                "linger.ms": linger_ms,
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 1_000_000,
+            }
+        )
+
+    def load(self, pairs: int) -> None:
+        rnd = random.Random(1)
+        producer = self.producer()
+        waiting: list[int] = []
+        for key in range(pairs):
+            self._produce(producer, "orders.ready", key, rnd)
+            waiting.append(key)
+            if len(waiting) > 1000:
+                self._produce(producer, "users.ready", waiting.pop(rnd.randrange(len(waiting))), rnd)
+        for key in waiting:
+            self._produce(producer, "users.ready", key, rnd)
+        producer.flush()
+
+    def _produce(self, producer: Producer, name: str, key: int, rnd: random.Random) -> None:
+        while True:
+            try:
+                producer.produce(self.names.signals, signal_value(name, key), partition=rnd.randrange(4))
+                return
+            except BufferError:
+                producer.poll(0.1)
+
+    @contextmanager
+    def worker(self, state: Path, total: int | None = None, **extra: object):  # noqa: ANN201
+        request = json.dumps(
+            {
+                "bootstrap": self.connection.bootstrap,
+                "prefix": self.connection.prefix,
+                "state": str(state),
+                "total": total,
+                **extra,
+            }
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.pipeline", "--worker", request], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+    def triggers(self) -> tuple[int, int]:
+        """(triggers, different trigger ids) in the read_committed log."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.connection.bootstrap,
+                "group.id": "bench-count",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "enable.auto.commit": False,
+            }
+        )
+        consumer.assign([TopicPartition(self.names.triggers, p, 0) for p in range(4)])
+        ids: list[str] = []
+        ends = 0
+        while ends < 4:
+            for message in consumer.consume(5000, 0.5):
+                if message.error():
+                    ends += 1
+                else:
+                    ids.append(json.loads(message.value())["trigger_id"])
+        consumer.close()
+        return len(ids), len(set(ids))
+
+
+async def run_worker(request: dict) -> None:
+    """The measured process."""
+    connection = Connection(request["bootstrap"], request["prefix"])
+    app = Application(WorkerSettings(connection, "bench-0", Path(request["state"])))
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, app.stop)
+    marks: dict[str, float] = {}
+    if request["total"]:
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(0.02)
+                done = app.meter.total("fired")
+                if done and "first" not in marks:
+                    marks["first"], marks["first_done"] = time.perf_counter(), done
+                if done >= request["total"]:
+                    marks["last"] = time.perf_counter()
+                    app.stop()
+                    return
+
+        task = loop.create_task(watch())
+    ready = loop.create_task(_ready(app))
+    profile = None
+    if request.get("profile"):
+        import cProfile
+
+        profile = cProfile.Profile()
+        profile.enable()
+    error = await app.run()
+    if profile is not None:
+        profile.disable()
+        profile.dump_stats(request["profile"])
+    if error is not None:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return
+    worker = app.worker
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    print(
+        json.dumps(
+            {
+                "started": ready.result() if ready.done() else None,
+                "last": marks.get("last"),
+                "signals": app.meter.total("signals"),
+                "fired": app.meter.total("fired"),
+                "transactions": app.meter.transactions,
+                "records": app.meter.records,
+                "steps": dict(worker.steps.seconds),
+                "effects": dict(worker.effects.seconds),
+                "cpu_s": usage.ru_utime + usage.ru_stime,
+                "peak_mb": usage.ru_maxrss / 1024,
+                "recycles": sum(getattr(worker._log, "recycles", {}).values()),
+                "failures": dict(app.meter.failures),
+            }
+        ),
+        flush=True,
+    )
+
+
+async def _ready(app: Application) -> float:
+    while not hasattr(app, "worker") or app.worker.phase.value != "running":
+        await asyncio.sleep(0.005)
+    print("ready", flush=True)
+    return time.perf_counter()
+
+
+def throughput(bootstrap: str, signals: int, profile: str | None = None) -> dict:
+    """Preloaded signals to committed triggers."""
+    bench = Bench(bootstrap)
+    bench.load(signals // 2)
+    with tempfile.TemporaryDirectory() as state, bench.worker(Path(state), signals // 2, profile=profile) as process:
+        out, _ = process.communicate(timeout=600)
+    found = json.loads(out.splitlines()[-1])
+    if "error" in found:
+        raise SystemExit(found["error"])
+    seconds = found["last"] - found["started"]
+    written, different = bench.triggers()
+    return {
+        "signals_per_s": signals / seconds,
+        "cpu_us_per_signal": found["cpu_s"] / signals * 1e6,
+        "peak_mb": found["peak_mb"],
+        "transactions": found["transactions"],
+        "recycles": found["recycles"],
+        "missing": signals // 2 - different,
+        "twice": written - different,
+        "us_per_signal": {
+            name: value / signals * 1e6 for name, value in {**found["steps"], **found["effects"]}.items()
+        },
+    }
+
+
+def latency(bootstrap: str, rate: int = 500, seconds: int = 20) -> dict:
+    """From producing the second signal of a pair to a read_committed consumer that has the trigger, at a fixed rate."""
+    bench = Bench(bootstrap)
+    with tempfile.TemporaryDirectory() as state, bench.worker(Path(state)) as process:
+        _await_ready(process)
+        seen: dict[int, float] = {}
+        stop = threading.Event()
+        reader = threading.Thread(target=_read_triggers, args=(bench, seen, stop))
+        reader.start()
+        time.sleep(1.5)
+        sent = _produce_at(bench, rate, seconds)
+        time.sleep(1.5)
+        stop.set()
+        reader.join()
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+        found = json.loads(out.splitlines()[-1])
+    warm = min(sent.values()) + 2
+    times = sorted((seen[key] - at) * 1000 for key, at in sent.items() if key in seen and at > warm)
+
+    def quantile(q: float) -> float:
+        return times[min(len(times) - 1, int(q * len(times)))]
+
+    return {
+        "rate": rate,
+        "pairs": len(times),
+        "missing": sum(key not in seen for key in sent),
+        "p50_ms": quantile(0.5),
+        "p90_ms": quantile(0.9),
+        "p99_ms": quantile(0.99),
+        "max_ms": times[-1],
+        "transactions_per_s": found["transactions"] / (seconds + 3),
+        "cpu_s": found["cpu_s"],
+        "recycles": found["recycles"],
+    }
+
+
+def _await_ready(process: subprocess.Popen) -> None:
+    for line in process.stdout:
+        if line.strip() == "ready":
+            return
+    raise SystemExit("the worker ended before it was ready")
+
+
+def _read_triggers(bench: Bench, seen: dict[int, float], stop: threading.Event) -> None:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bench.connection.bootstrap,
+            "group.id": "bench-read",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 100,
+        }
+    )
+    consumer.assign([TopicPartition(bench.names.triggers, p, 0) for p in range(4)])
+    while not stop.is_set():
+        message = consumer.poll(0.1)
+        if message is not None and not message.error():
+            now = time.perf_counter()
+            seen.setdefault(json.loads(message.value())["params"]["k"], now)
+    consumer.close()
+
+
+def _produce_at(bench: Bench, rate: int, seconds: int) -> dict[int, float]:
+    producer, rnd = bench.producer(0), random.Random(1)
+    sent: dict[int, float] = {}
+    waiting: list[int] = []
+    began, count, key = time.perf_counter(), 0, 0
+    while (now := time.perf_counter()) - began < seconds:
+        while count < (now - began) * rate:
+            count += 1
+            if waiting and (rnd.random() < 0.5 or len(waiting) > 200):
+                old = waiting.pop(rnd.randrange(len(waiting)))
+                sent[old] = time.perf_counter()
+                bench._produce(producer, "users.ready", old, rnd)
+            else:
+                waiting.append(key)
+                bench._produce(producer, "orders.ready", key, rnd)
+                key += 1
+        producer.poll(0)
+        time.sleep(0.001)
+    producer.flush()
+    return sent
+
+
+def restart(bootstrap: str) -> dict:
+    """kill -9 under load to the first new trigger, same slot and state directory."""
+    bench = Bench(bootstrap)
+    with tempfile.TemporaryDirectory() as state:
+        seen: dict[int, float] = {}
+        stop = threading.Event()
+        reader = threading.Thread(target=_read_triggers, args=(bench, seen, stop))
+        with bench.worker(Path(state)) as process:
+            _await_ready(process)
+            reader.start()
+            feed = threading.Thread(target=_produce_at, args=(bench, 500, 14))
+            feed.start()
+            time.sleep(5)
+            process.kill()
+            process.wait()
+            killed = time.perf_counter()
+        time.sleep(0.3)
+        before = len(seen)
+        with bench.worker(Path(state)) as process:
+            while len(seen) == before and time.perf_counter() - killed < 60:
+                time.sleep(0.005)
+            found = time.perf_counter() - killed
+            feed.join()
+        stop.set()
+        reader.join()
+    return {"kill_to_first_trigger_s": found}
+
+
+def _spread(values: list[float]) -> str:
+    return f"{min(values):,.1f} / {statistics.median(values):,.1f} / {max(values):,.1f}"
+
+
+def main() -> None:
+    """Runs the benchmark and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--signals", type=int, default=200_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="throughput,latency,restart")
+    parser.add_argument("--bootstrap", default=os.environ.get("SIGNAL_ROUTER_BOOTSTRAP"))
+    parser.add_argument("--profile")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        asyncio.run(run_worker(json.loads(options.worker)))
+        return
+    if options.bootstrap:
+        os.environ["SIGNAL_ROUTER_BOOTSTRAP"] = options.bootstrap
+    console = Console()
+    results: dict[str, list[dict]] = {}
+    with choose_broker() as broker:
+        console.print(f"broker: {broker.reason}")
+        for name in options.only.split(","):
+            for _ in range(options.runs):
+                if name == "throughput":
+                    found = throughput(broker.bootstrap, options.signals, options.profile)
+                else:
+                    found = {"latency": latency, "restart": restart}[name](broker.bootstrap)
+                results.setdefault(name, []).append(found)
+                console.print({key: round(value, 2) if isinstance(value, float) else value for key, value in found.items()})
+    table = Table("what", "min / median / max", title=f"signal-router {__version__}, {platform.platform()}")
+    for name, runs in results.items():
+        for key in runs[0]:
+            if key == "us_per_signal":
+                for phase in runs[0][key]:
+                    table.add_row(f"{name}: µs per signal, {phase}", _spread([run[key].get(phase, 0.0) for run in runs]))
+            else:
+                table.add_row(f"{name}: {key}", _spread([float(run[key]) for run in runs]))
+    console.print(table)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
