@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from signal_router.errors import BrokerError, SignalRouterError
+from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError
 from signal_router.kafka.settings import Connection
 from signal_router.model.log import InputRecord, TopicPartition
+
+SILENT_S = 30.0
+"""Longer than an abandoned transaction may hide the end of a topic."""
 
 _CONSUMER_DEFAULTS: Mapping[str, str | int | float | bool] = {"fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 5}
 
@@ -63,6 +67,7 @@ class Follower:
         self._stopping = threading.Event()
         self._ends: set[int] = set()
         self._caught_up = threading.Event()
+        self._error: SignalRouterError | None = None
         self._thread = threading.Thread(target=self._run, name=f"follow-{topic}", daemon=True)
 
     def start(self) -> None:
@@ -70,9 +75,11 @@ class Follower:
         self._thread.start()
 
     def wait(self, deadline_s: float) -> None:
-        """Waits until the end has been met once. Raises `BrokerError` past the deadline."""
+        """Waits until the end has been met once. Raises `BrokerError` past the deadline, or what ended the thread."""
         if not self._caught_up.wait(deadline_s):
             raise BrokerError(f'topic "{self._topic}" could not be read to its end in {deadline_s:g} s')
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """Stops reading. Idempotent."""
@@ -87,11 +94,16 @@ class Follower:
             while not self._stopping.is_set():
                 self._turn(consumer)
         except KafkaException as error:
-            self._failed(BrokerError(f'topic "{self._topic}" cannot be followed: {error.args[0].str()}'))
+            self._fail(BrokerError(f'topic "{self._topic}" cannot be followed: {error.args[0].str()}'))
         except SignalRouterError as error:
-            self._failed(error)
+            self._fail(error)
         finally:
             consumer.close()
+
+    def _fail(self, error: SignalRouterError) -> None:
+        self._error = error
+        self._failed(error)
+        self._caught_up.set()
 
     def _turn(self, consumer: Consumer) -> None:
         messages: list[Any] = consumer.consume(1000, 0.05)
@@ -103,8 +115,8 @@ class Follower:
                 records.setdefault(message.partition(), []).append(input_record(message))
             elif error.code() == KafkaError._PARTITION_EOF:
                 ends.add(message.partition())
-            elif error.fatal():
-                raise KafkaException(error)
+            else:
+                _raise_lasting(error)
         for batch in records.values():
             self._take(batch)
         self._ends |= ends
@@ -117,7 +129,10 @@ def read_to_end(
 ) -> dict[TopicPartition, list[InputRecord]]:
     """Reads committed records from the given offsets up to `ends` (exclusive), all at once. For small topics and
     tools.
+
+    Raises `BrokerError` when nothing has come for `SILENT_S`, `ConfigurationError` where reading is not permitted.
     """
+    heard_at = time.monotonic()
     found: dict[TopicPartition, list[InputRecord]] = {tp: [] for tp in tps}
     left = {tp for tp, offset in tps.items() if offset < ends[tp]}
     consumer = Consumer(reader_settings(connection, f"{connection.prefix}{connection.app}-read"))
@@ -125,17 +140,36 @@ def read_to_end(
         consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, tps[tp]) for tp in left])
         while left:
             messages: list[Any] = consumer.consume(1000, 0.2)
+            if time.monotonic() - heard_at > SILENT_S:
+                raise _hidden(left)
             for message in messages:
                 error = message.error()
                 if error is None:
+                    heard_at = time.monotonic()
                     tp = TopicPartition(message.topic(), message.partition())
                     found[tp].append(input_record(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     tp = TopicPartition(message.topic(), message.partition())
                     if message.offset() >= ends[tp]:
                         left.discard(tp)
-                elif error.fatal():
-                    raise BrokerError(f"topics cannot be read: {error.str()}")
+                else:
+                    _raise_lasting(error)
     finally:
         consumer.close()
     return found
+
+
+def _raise_lasting(error: Any) -> None:  # noqa: ANN401  the client's type says less than it has
+    """Raises for an error that does not pass by itself."""
+    if error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
+        raise ConfigurationError(f"no permission to read: {error.str()}", hint="grant READ on the topics of the app")
+    if error.fatal():
+        raise BrokerError(f"topics cannot be read: {error.str()}")
+
+
+def _hidden(left: set[TopicPartition]) -> BrokerError:
+    topics = ", ".join(sorted({f'"{tp.topic}"' for tp in left}))
+    return BrokerError(
+        f"nothing came from {topics} for {SILENT_S:g} s, although its end is not reached",
+        hint="is the broker away, or a transaction open there? it ends with its time-out; then try again",
+    )
