@@ -6,13 +6,14 @@ Internal wire form: MessagePack arrays whose first element is the record's kind 
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 
 import msgspec
 
 from signal_router.model.canonical import canonical_text
-from signal_router.model.signals import Position, Signal
+from signal_router.model.signals import REPLAY_OF, Position, Signal
 
 
 class SignalCopy(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -92,8 +93,23 @@ def partition_of(subscription: str, key: str, partitions: int) -> int:
     return zlib.crc32(f"{subscription}\0{key}".encode()) % partitions
 
 
+_FIRST_POSITION = re.compile(r'\{"position":\["[A-Za-z0-9_-]{1,64}",(?:0|[1-9][0-9]{0,9}),(?:0|[1-9][0-9]{0,18})\]\}')
+
+
+def position_text(topic_id: str, partition: int, offset: int) -> str:
+    """What stands for the id of a signal that has none; the value of the header `sr_replay_of` as well."""
+    return canonical_text({"position": [topic_id, partition, offset]})
+
+
 def identity_of(signal: Signal, topic_id: str, partition: int, offset: int) -> str:
-    """The identity's canonical JSON: `[name, source, id]`; without an id the position stands for it."""
+    """The identity's canonical JSON: `[name, source, id]`; without an id the position stands for it.
+
+    A replayed signal names the position at which it stood first, so that its identity holds. What is not exactly such
+    a text is passed over.
+    """
     if signal.id is not None:
         return canonical_text([signal.name, signal.source, signal.id])
-    return canonical_text([signal.name, signal.source, {"position": [topic_id, partition, offset]}])
+    first = signal.context.get(REPLAY_OF)
+    if first is None or not _FIRST_POSITION.fullmatch(first):
+        first = position_text(topic_id, partition, offset)
+    return f"[{canonical_text(signal.name)},{canonical_text(signal.source)},{first}]"

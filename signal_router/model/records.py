@@ -30,7 +30,7 @@ from signal_router.model.signal_fields import (
     decode_object,
     text_of_member,
 )
-from signal_router.model.signals import Signal
+from signal_router.model.signals import REPLAY_OF, Signal
 from signal_router.model.timestamps import valid_timestamp
 from signal_router.model.values import Value
 
@@ -55,7 +55,6 @@ Headers = Iterable[tuple[str, bytes | None]]
 """The headers of a record in their order; of a name given twice the last counts."""
 
 _TRACE_HEADERS = ("traceparent", "tracestate")
-_REPLAY_HEADER = "sr_replay_of"
 
 _NOTHING_KEPT: dict[str, str] = {}
 
@@ -113,10 +112,10 @@ def _kept_of(headers: dict[str, bytes | None]) -> dict[str, str]:
         content = headers.get(name)
         if content is not None and content.isascii():
             kept[name] = content.decode()
-    repeated = headers.get(_REPLAY_HEADER)
+    repeated = headers.get(REPLAY_OF)
     if repeated is not None:
         with suppress(UnicodeDecodeError):
-            kept[_REPLAY_HEADER] = repeated.decode()
+            kept[REPLAY_OF] = repeated.decode()
     return kept
 
 

@@ -8,6 +8,9 @@ import msgspec
 
 from signal_router.model.values import Value
 
+REPLAY_OF = "sr_replay_of"
+"""The header, and its place in a signal's context, by which a replay without an id says where it stood first."""
+
 
 class Position(msgspec.Struct, frozen=True, gc=False, order=True):
     """Where a record stands."""
@@ -20,9 +23,9 @@ class Position(msgspec.Struct, frozen=True, gc=False, order=True):
 class Signal(msgspec.Struct, frozen=True, gc=False):
     """One signal as every later step sees it.
 
-    `payload` is the payload's JSON text as it came (None = no payload). `time` is the producer's, as spelled, and decides
-    nothing. `context` holds what `$…` names match on: `type`, `source`, `id`, `time`, `subject` and, for CloudEvents, every
-    other attribute and extension, all as strings.
+    `payload` is the payload's JSON text as it came (None = no payload). `time` is the producer's, as spelled, and
+    decides nothing. `context` holds what `$…` names match on: `type`, `source`, `id`, `time`, `subject` and, for
+    CloudEvents, every other attribute and extension, all as strings; also what is kept of a record's headers.
     """
 
     name: str

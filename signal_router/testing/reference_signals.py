@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import string
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -68,6 +69,7 @@ class Absent:
 
 ABSENT = Absent()
 
+_OF_TOPIC_IDS = frozenset(string.ascii_letters + string.digits + "_-")
 _REQUIRED = ("specversion", "type", "source", "id")
 _STRINGS = (*_REQUIRED, "subject", "time", "datacontenttype", "dataschema")
 
@@ -112,6 +114,8 @@ def _signal(wire: _Wire, record: SignalRecord, position: Position, topic_id: str
         raise UnreadableError("time is not RFC 3339")
     tail: Json = wire.id
     if tail is None:
+        tail = _first_position(wire.context.get("sr_replay_of"))
+    if tail is None:
         tail = {"position": [topic_id, position.partition, position.offset]}
     context = {"type": wire.name, "source": wire.source, "id": wire.id, "time": wire.time, **wire.context}
     return Signal(
@@ -126,6 +130,23 @@ def _signal(wire: _Wire, record: SignalRecord, position: Position, topic_id: str
         timestamp=record.timestamp,
         identity_tail=tail,
     )
+
+
+def _first_position(text: str | None) -> Json:
+    """Where a replayed signal stood first, if the header says so in exactly the form it is written in."""
+    if text is None:
+        return None
+    try:
+        tail = read_json(text.encode())
+    except UnreadableError:
+        return None
+    if not isinstance(tail, dict) or set(tail) != {"position"} or canonical(tail) != text:
+        return None
+    match tail["position"]:
+        case [str(topic_id), int(partition), int(offset)] if not isinstance(partition, bool):
+            fits = 0 <= partition < 10**10 and 0 <= offset < 10**19 and not isinstance(offset, bool)
+            return tail if fits and 0 < len(topic_id) <= 64 and set(topic_id) <= _OF_TOPIC_IDS else None
+    return None
 
 
 def _plain(document: Mapping[str, Json]) -> _Wire:

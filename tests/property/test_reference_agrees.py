@@ -126,6 +126,10 @@ CONTENT_TYPES = st.sampled_from(
         None,
     ]
 )
+FIRST = (
+    '["mR1rq1K5SoCzXUK0fYqDuw",0,17]', '["u",3,9223372036854775807]', '["u", 0,1]', '["u",0,1.0]', '["u",true,1]',
+    '["u",-1,1]', '["u",0,01]', '["",0,1]', '["u/",0,1]', '["u",0]', '["u",10000000000,1]', '["u",0,10000000000000000000]', '"u"',
+)  # fmt: skip
 HEADERS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["content-type", "Content-Type"]), CONTENT_TYPES),
@@ -139,6 +143,7 @@ HEADERS = st.lists(
             st.sampled_from(["traceparent", "tracestate", "sr_replay_of"]),
             st.sampled_from([b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", b"\xff", "é".encode(), None]),
         ),
+        st.tuples(st.just("sr_replay_of"), st.sampled_from([f'{{"position":{first}}}'.encode() for first in FIRST])),
     ),
     max_size=3,
 )
