@@ -199,5 +199,5 @@ def _time(record: dict[str, object]) -> int:
     text = _text(record, "applied_at")
     try:
         return epoch_ms(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise _unreadable(f'has applied_at "{text}"') from None

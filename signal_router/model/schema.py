@@ -99,8 +99,7 @@ def _join(value: object) -> object:
 def _join_type(value: object) -> object:
     known = ("any", "string", "integer", "date")
     if value not in known:
-        hint = (nearest(value, known) if isinstance(value, str) else None) or f"known are {', '.join(known)}"
-        raise _refusal(f"unknown join type {shown(value)}", hint)
+        raise _refusal(f"unknown join type {shown(value)}", f"known are {', '.join(known)}")
     return value
 
 
