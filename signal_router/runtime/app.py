@@ -13,6 +13,7 @@ from typing import TypeVar
 import faust
 import mode
 import structlog
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from faust.transport import drivers
 
@@ -270,6 +271,8 @@ class Application:
     # ---- timers
 
     async def _mark(self) -> None:
+        if self._faust.crashed or self._faust.consumer.crashed:
+            raise StateError(f"the stream processor failed: {self._faust.crash_reason!r}")
         if self.worker.phase is not Phase.RUNNING:
             return
         positions = self.worker.marks.positions()
@@ -327,11 +330,11 @@ class Application:
                 await asyncio.sleep(seconds)
                 try:
                     await work()
-                except SignalRouterError as error:
-                    if isinstance(error, StateError | ConfigurationError):
-                        self._end(error)
-                        return
-                    _log.warning("will be tried again", error=error.message)
+                except (StateError, ConfigurationError) as error:
+                    self._end(error)
+                    return
+                except (SignalRouterError, KafkaException) as error:
+                    _log.warning("will be tried again", error=str(error))
 
         self._spawn(timer())
 

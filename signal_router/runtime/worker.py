@@ -23,12 +23,21 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
+from confluent_kafka import KafkaException
 
 from signal_router import __version__
 from signal_router.core.join import Joiner
-from signal_router.errors import FencedError, SignalRouterError, StateError
+from signal_router.errors import BrokerError, FencedError, SignalRouterError, StateError
 from signal_router.kafka.consume import ConsumeThread, Fetched
-from signal_router.model.log import InputRecord, OutputRecord, ProducerFencedError, TopicPartition, TransactionLog
+from signal_router.model.log import (
+    AbortableError,
+    InputRecord,
+    LogError,
+    OutputRecord,
+    ProducerFencedError,
+    TopicPartition,
+    TransactionLog,
+)
 from signal_router.observe.meter import Meter
 from signal_router.observe.phases import PhaseClock
 from signal_router.runtime.commit import Result, Verdict, commit, run
@@ -106,10 +115,11 @@ class Worker:
         self._log_broken = True
         self._consume: ConsumeThread | None = None
         self._incarnation = 1 + max(
-            (worker.incarnation for slot, worker in roster.workers.items() if slot == settings.slot), default=0
+            (worker.incarnation for slot, worker in list(roster.workers.items()) if slot == settings.slot), default=0
         )
         self._transactions = 0
         self._assignment = 0
+        self._voided = -1
         self._epoch = -1
         self._tps: frozenset[TopicPartition] = frozenset()
         self._group_metadata = b""
@@ -120,6 +130,8 @@ class Worker:
         self._ticking: asyncio.TimerHandle | None = None
         self._parked: dict[int, deque[Fetched]] = {}
         self._failures = 0
+        self.trouble = ""
+        """What keeps the worker from going on, for people; empty while it goes on."""
         self._purgeable: dict[TopicPartition, int] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._match = MatchProcessor(
@@ -158,13 +170,13 @@ class Worker:
             ended.result(self.settings.times.revoke_ms / 1000)
         except FutureTimeoutError:
             _log.warning("revoke deadline passed: open work is void", assignment=assignment)
-            self._void()
+            self._void(assignment)
 
     def lost(self, assignment: int) -> None:
         """Voids the open stage."""
         _log.warning("assignment lost", assignment=assignment)
         self._interrupted.set()
-        self._void()
+        self._void(assignment)
         asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, commit_open=False), self._loop)
 
     def fetching(self, assignment: int, epoch: int) -> None:
@@ -177,12 +189,13 @@ class Worker:
 
     def failed(self, error: SignalRouterError) -> None:
         """The consume thread cannot go on."""
-        self._void()
+        self._void(self._assignment)
         self._loop.call_soon_threadsafe(self._stop_with, error)
 
-    def _void(self) -> None:
-        # Read without the event loop's lock on purpose: a stage's own lock decides, and both kinds of stages are
-        # voided.
+    def _void(self, assignment: int) -> None:
+        # Read without the event loop's lock on purpose: a stage's own lock decides. What the loop opens for this
+        # assignment before it hears of its end is void from the start.
+        self._voided = assignment
         for stage in (self._stage, self._sending):
             if stage is not None:
                 stage.void()
@@ -324,8 +337,8 @@ class Worker:
                     return
             except InterruptedError:
                 return
-            except ProducerFencedError as error:
-                self._on_fenced(error)
+            except (BrokerError, LogError, KafkaException) as error:
+                self._retry(error)
                 return
             if assignment != self._assignment or self._consume is None:
                 return
@@ -396,6 +409,8 @@ class Worker:
             name = f"{self.settings.slot}/{self._incarnation}/{self._transactions}"
             self._stage = Stage(self._assignment, name)
             self._stage.group_metadata = group_metadata or self._group_metadata
+            if self._assignment == self._voided:
+                self._stage.void()
             self._opened_at = time.monotonic()
             self._match.flush_ends(self._stage)
             self._join.flush_ends(self._stage)
@@ -469,10 +484,9 @@ class Worker:
             for tp, next_offset in stage.next_offsets.items():
                 if tp.topic == self._cluster.names.candidates:
                     self._purgeable[tp] = next_offset.offset
-            self._failures = 0
+            self._failures, self.trouble = 0, ""
             return stage.assignment == self._assignment
         self.meter.failed(result.verdict.value)
-        self._failures += 1
         _log.warning(
             "transaction not committed",
             verdict=result.verdict.value,
@@ -482,34 +496,29 @@ class Worker:
         self._drop_tables(stage)
         if result.verdict is not Verdict.ABORTED:
             self._log_broken = True
-        if result.verdict is Verdict.FENCED and isinstance(result.error, ProducerFencedError):
-            self._on_fenced(result.error)
         if stage.assignment == self._assignment and self._assignment:
-            self._reload()
+            self._retry(result.error)
         return False
 
-    def _reload(self) -> None:
-        """Reads where the log stands and goes on from there, after a growing pause."""
+    def _retry(self, error: Exception | None) -> None:
+        """Reads where the log stands and goes on from there, after a growing pause; stops if the slot was taken."""
+        newer = self._newer_incarnation()
+        if isinstance(error, ProducerFencedError) and newer is not None:
+            self._stop_with(_taken_slot(newer))
+            return
+        if isinstance(error, LogError):
+            self._log_broken = self._log_broken or not isinstance(error, AbortableError)
+        self._failures += 1
+        self.trouble = str(error or "the last transaction was void")
+        if self._failures > 1:
+            _log.warning("waiting to go on", attempt=self._failures, error=self.trouble)
+        self.phase = Phase.TAKING_OVER
         self._epoch = -1
         assignment = self._assignment
         if self._consume is not None:
             self._consume.stop_fetching(assignment)
         pause = min(0.1 * 2 ** (self._failures - 1), 5.0)
         self._loop.call_later(pause, lambda: self._spawn(self._take_over(assignment)))
-
-    def _on_fenced(self, error: ProducerFencedError) -> None:
-        newer = self._newer_incarnation()
-        if newer is not None:
-            self._stop_with(
-                FencedError(
-                    f'slot "{self.settings.slot}" was taken by a newer worker at {newer.address}: {error.message}',
-                    hint="every worker needs a --slot of its own",
-                )
-            )
-            return
-        self._log_broken = True
-        self._failures += 1
-        self._reload()
 
     def _newer_incarnation(self) -> WorkerRecord | None:
         known = self._roster.workers.get(self.settings.slot)
@@ -554,12 +563,7 @@ class Worker:
         """Says in the workers topic that this worker is alive."""
         newer = self._newer_incarnation()
         if newer is not None:
-            self._stop_with(
-                FencedError(
-                    f'slot "{self.settings.slot}" was taken by a newer worker at {newer.address}',
-                    hint="every worker needs a --slot of its own",
-                )
-            )
+            self._stop_with(_taken_slot(newer))
             return
         async with self._lock:
             if self.phase is Phase.RUNNING:
@@ -591,9 +595,10 @@ class Worker:
 
     async def stop(self) -> None:
         """Commits what is open, says goodbye, leaves the group."""
-        async with self._lock:
-            if self.phase is Phase.RUNNING:
-                await self._tell_roster(left=True)
+        try:
+            await asyncio.wait_for(self._say_goodbye(), self.settings.times.revoke_ms / 1000)
+        except TimeoutError:
+            _log.warning("the last transaction did not end in time; its outcome is read at the next start")
         if self._consume is not None:
             stopped = await self._loop.run_in_executor(None, self._consume.stop, self.settings.times.session_ms / 1000)
             if not stopped:
@@ -606,6 +611,11 @@ class Worker:
         self._takeovers.shutdown(wait=False, cancel_futures=True)
         self._commits.shutdown(wait=True)
         self._store.close()
+
+    async def _say_goodbye(self) -> None:
+        async with self._lock:
+            if self.phase is Phase.RUNNING:
+                await self._tell_roster(left=True)
 
     def _stop_with(self, error: SignalRouterError) -> None:
         if self.phase is not Phase.STOPPED:
@@ -639,3 +649,10 @@ class Worker:
         except Exception as error:  # nothing may fail unseen
             _log.exception("worker failed")
             self._stop_with(StateError(f"the worker failed: {error!r}"))
+
+
+def _taken_slot(newer: WorkerRecord) -> FencedError:
+    return FencedError(
+        f'slot "{newer.slot}" was taken by a newer worker at {newer.address}',
+        hint="every worker needs a --slot of its own",
+    )
