@@ -38,6 +38,9 @@ from signal_router.model.log import (
 TRANSACTION_TIMEOUT_MS = 10_000
 """How long an abandoned transaction may stall readers (librdkafka's own default is a minute)."""
 
+MAX_RECORD_BYTES = 64 << 20
+"""The client's own limit for a record."""
+
 DEFAULTS: Mapping[str, Any] = {
     "linger.ms": 5,
     "compression.type": "lz4",
@@ -90,6 +93,8 @@ def producer_config(
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
         "allow.auto.create.topics": False,
+        # Each topic has its own limit and outputs are checked against it; the client's must be larger than all of them.
+        "message.max.bytes": MAX_RECORD_BYTES,
         # What the connection watch listens to: three lines per clean transaction.
         "debug": "broker",
         "log_level": 7,
@@ -332,7 +337,7 @@ class KafkaTransactionLog:
         return AbortableError(text, delivery=cause.code() in _DATA_ERRORS or self._destination_missing(cause))
 
     def _destination_missing(self, cause: KafkaError) -> bool:
-        """Says whether records timed out because their topic is not there: the client waits for it and reports a time-out."""
+        """Says whether records timed out because their topic is missing: the client waits for it and reports no more."""
         topic, producer = self._undelivered_topic, self._producer
         if cause.code() != KafkaError._MSG_TIMED_OUT or topic is None or producer is None:
             return False

@@ -77,6 +77,13 @@ class WorkerSettings:
             raise ConfigurationError(
                 f'slot "{self.slot}" cannot be used', hint="letters, digits, '.', '_' and '-', for instance worker-0"
             )
+        session_ms = self.connection.overrides.get("session.timeout.ms", str(self.times.session_ms))
+        if not session_ms.isdigit() or int(session_ms) <= self.times.transaction_ms:
+            raise ConfigurationError(
+                f'session.timeout.ms "{session_ms}" is not above the transaction time-out of'
+                f" {self.times.transaction_ms} ms",
+                hint="a worker that lost its session must have lost its transaction before; leave it out or raise it",
+            )
         for pattern in self.signals:
             if pattern.startswith("^"):
                 try:
