@@ -44,13 +44,20 @@ class Outputs:
             )
             self._undeliverable(fired, trigger, key, partition, stage, error)
             return
-        written = self._fitting(subscription.topic, trigger, key, headers)
-        if written is None:
-            error = RecordError("size", f'trigger does not fit topic "{subscription.topic}" even without params')
+        encoded = triggers.encode(trigger)
+        kept = triggers.without_payloads(trigger)
+        lineage_key = lineage.trigger_key(trigger.trigger_id)
+        written = self._fitting(subscription.topic, trigger, encoded, key, headers)
+        known = self._fitting(
+            self._names.lineage, kept, encoded if kept is trigger else triggers.encode(kept), lineage_key, stage.headers
+        )
+        if written is None or known is None:
+            topic = subscription.topic if written is None else self._names.lineage
+            error = RecordError("size", f'trigger does not fit topic "{topic}", not even with its signals by position')
             self._undeliverable(fired, trigger, key, partition, stage, error)
             return
         stage.emit(OutputRecord(subscription.topic, key, written, headers=headers))
-        self._trigger_lineage(trigger, stage)
+        stage.emit(OutputRecord(self._names.lineage, lineage_key, known, headers=stage.headers))
         stage.count("fired", subscription.id)
         if self._all_lineage:
             self._signals(fired, partition, stage, Outcome.FIRED, Reason.COMPLETED, trigger.trigger_id)
@@ -75,20 +82,13 @@ class Outputs:
         stage.count(ended.outcome.value, ended.subscription, ended.reason.value)
 
     def _fitting(
-        self, topic: str, trigger: Trigger, key: bytes, headers: tuple[tuple[str, bytes], ...]
+        self, topic: str, trigger: Trigger, encoded: bytes, key: bytes, headers: tuple[tuple[str, bytes], ...]
     ) -> bytes | None:
-        value = triggers.encode(trigger)
-        if self.destinations.fits(topic, key, value, headers):
-            return value
-        value = triggers.encode(triggers.by_position(trigger))
-        return value if self.destinations.fits(topic, key, value, headers) else None
-
-    def _trigger_lineage(self, trigger: Trigger, stage: Stage) -> None:
-        key = lineage.trigger_key(trigger.trigger_id)
-        value = triggers.encode(triggers.without_payloads(trigger))
-        if not self.destinations.fits(self._names.lineage, key, value, stage.headers):
-            value = triggers.encode(triggers.by_position(trigger))
-        stage.emit(OutputRecord(self._names.lineage, key, value, headers=stage.headers))
+        """The form of a trigger that a topic can hold: whole, else with its signals by position; None if neither."""
+        if self.destinations.fits(topic, key, encoded, headers):
+            return encoded
+        encoded = triggers.encode(triggers.by_position(trigger))
+        return encoded if self.destinations.fits(topic, key, encoded, headers) else None
 
     def _undeliverable(
         self,
