@@ -10,6 +10,10 @@ from signal_router.core.join import Limits
 from signal_router.errors import ConfigurationError
 from signal_router.kafka.settings import Connection
 
+DEFAULT_SIGNAL_BYTES = 256 * 1024
+RESERVED_SLOT = "apply"
+"""`<app>-apply` is the transactional id of those who apply definitions."""
+
 _SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -65,7 +69,7 @@ class WorkerSettings:
     signals: tuple[str, ...] = ()
     web_port: int | None = None
     web_host: str = "127.0.0.1"
-    signal_bytes: int = 256 * 1024
+    signal_bytes: int = DEFAULT_SIGNAL_BYTES
     all_lineage: bool = False
     static_membership: bool = True
     limits: Limits = field(default_factory=Limits)
@@ -73,7 +77,7 @@ class WorkerSettings:
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        if not _SLOT.fullmatch(self.slot):
+        if not _SLOT.fullmatch(self.slot) or self.slot == RESERVED_SLOT:
             raise ConfigurationError(
                 f'slot "{self.slot}" cannot be used', hint="letters, digits, '.', '_' and '-', for instance worker-0"
             )

@@ -98,7 +98,7 @@ class Worker:
         self.meter = meter
         self.view = view
         self.phase = Phase.WAITING
-        self.steps = PhaseClock()
+        self.steps = PhaseClock(time.thread_time)
         self.effects = PhaseClock()
         self._cluster = cluster
         self._store = store
@@ -586,6 +586,11 @@ class Worker:
             left=left,
         )
         return worker_output(self._cluster.names.workers, record, stage.headers)
+
+    @property
+    def partitions(self) -> frozenset[TopicPartition]:
+        """The partitions of the present assignment."""
+        return self._tps
 
     def purgeable(self) -> dict[TopicPartition, int]:
         """The candidates partitions of this worker, with the next offset of the last commit."""
