@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 HEADROOM_BYTES = 1024
 """Kept free of a topic's `max.message.bytes`: the record batch's own head, and headers the broker counts."""
+_COMMON_HEADERS = 11
+_COMMON_HEADERS_BYTES = 8192
+"""More than our own headers ever take (one repeats the key), so that most records need no exact count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,5 +31,8 @@ class Destinations:
 
     def fits(self, topic: str, key: bytes | None, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> bool:
         """Whether a record is small enough for a topic, uncompressed."""
+        limit = self.limits.get(topic, 0)
+        if len(value) + 2 * len(key or b"") + _COMMON_HEADERS_BYTES <= limit and len(headers) <= _COMMON_HEADERS:
+            return True
         size = len(key or b"") + len(value) + sum(len(name) + len(content) + 8 for name, content in headers)
-        return size + HEADROOM_BYTES <= self.limits.get(topic, 0)
+        return size + HEADROOM_BYTES <= limit

@@ -22,6 +22,8 @@ from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.outputs import refuse
 from signal_router.runtime.stage import Stage
 
+_TRACEPARENT_CHARACTERS = 256
+
 
 @dataclass(slots=True)
 class SignalsPartition:
@@ -188,8 +190,14 @@ def _copy(signal: Signal, tp: TopicPartition, topic_id: str, offset: int, record
         tp.partition,
         offset,
         hashlib.blake2b(content, digest_size=8).digest(),
-        signal.context.get("traceparent"),
+        _traceparent(signal),
     )
+
+
+def _traceparent(signal: Signal) -> str | None:
+    """The W3C trace context; one that is longer than any version of it may be is none."""
+    text = signal.context.get("traceparent")
+    return text if text is not None and len(text) <= _TRACEPARENT_CHARACTERS else None
 
 
 def _with_payload(copy: SignalCopy, payload: bytes) -> SignalCopy:
