@@ -1,7 +1,7 @@
 # signal-router itself; the broker is elsewhere (SIGNAL_ROUTER_BOOTSTRAP).
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY requirements.lock pyproject.toml README.md ./
+COPY requirements.lock pyproject.toml README.md LICENSE ./
 RUN python -m venv /opt/signal-router \
  && /opt/signal-router/bin/pip install --no-cache-dir --require-hashes --no-deps -r requirements.lock
 COPY signal_router signal_router
