@@ -108,16 +108,12 @@ Decision: TypeAlias = Ended | Fired | Waiting | Chore
 
 
 class Joiner:
-    """Decides for one candidates partition, reading and writing its table.
-
-    A table whose stage was discarded needs a new one.
-    """
+    """Decides for one candidates partition. All that it knows stands in its table."""
 
     def __init__(self, table: Table, definitions: Definitions, limits: Limits) -> None:
         self._table = table
         self._definitions = definitions
         self._limits = limits
-        self._swept = ("", "")
         self._clock_of: Progress | None = None
         self._clock = -1
 
@@ -180,8 +176,7 @@ class Joiner:
         """Finishes what earlier inputs left, piece by piece; may be given up and begun anew at any point."""
         table = self._table
         while (progress := table.progress()).changes:
-            yield from self._carry_out(progress.changes[0], progress.clock)
-            table.put_progress(Progress(progress.revision, progress.changes[1:], progress.announced))
+            yield from self._carry_out(progress)
         clock = self._now()
         if clock >= 0:
             for due in table.due(clock):
@@ -209,7 +204,7 @@ class Joiner:
 
     def _begin_life(self, subscription: Subscription) -> None:
         if self._table.life(subscription.id) is None:
-            self._table.put_life(subscription.id, _life(subscription))
+            self._table.put_life(subscription.id, _life_of(subscription))
 
     def _join(
         self, join_set: OpenSet, subscription: Subscription, key: str, arriving: Pending, clock: int
@@ -284,21 +279,20 @@ class Joiner:
         now = self._definitions.find(subscription)
         if now is None:
             return Change(subscription, True, life)
-        present = _life(now)
+        present = _life_of(now)
         if present.birth > life.birth or present.join_generation > life.join_generation:
             return Change(subscription, False, present)
         if present != life:
             self._table.put_life(subscription, present)
         return None
 
-    def _carry_out(self, change: Change, clock: int) -> Iterator[Decision]:
-        table, subscription = self._table, change.subscription
-        life = table.life(subscription)
-        if life is None:
-            return
+    def _carry_out(self, progress: Progress) -> Iterator[Decision]:
+        """Ends the sets of the first changed subscription, and notes each key that is done with."""
+        table, (change, *others), clock = self._table, progress.changes, progress.clock
+        subscription = change.subscription
+        life = self._life(subscription)
         reborn = change.deleted or change.life.birth > life.birth
-        after = self._swept[1] if self._swept[0] == subscription else ""
-        for key in table.keys_of(subscription, after):
+        for key in table.keys_of(subscription, change.swept):
             join_set = OpenSet(table, subscription, key)
             for pending in join_set.all_arrivals():
                 if reborn:
@@ -311,10 +305,11 @@ class Joiner:
             if reborn:
                 for _ in join_set.forget_all():
                     yield Chore(subscription)
-            self._swept = (subscription, key)
+            swept = Change(subscription, change.deleted, change.life, key)
+            table.put_progress(Progress(progress.revision, (swept, *others), progress.announced))
             yield Chore(subscription)
-        self._swept = ("", "")
         table.put_life(subscription, None if reborn else change.life)
+        table.put_progress(Progress(progress.revision, tuple(others), progress.announced))
 
     def _end_due(self, due: Due, clock: int) -> Iterator[Decision]:
         table = self._table
@@ -349,15 +344,17 @@ class Joiner:
         yield Chore(due.subscription)
 
     def _expire(self, join_set: OpenSet, due: Due, pending: Pending, clock: int) -> Ended:
-        life = self._table.life(due.subscription)
-        if life is None:
-            raise StateError(
-                f'signals are pending for subscription "{due.subscription}", of which nothing is known here'
-            )
+        life = self._life(due.subscription)
         join_set.end(pending, clock + life.dedupe_ms)  # its deadline, so its own time too, lies before the clock
         join_set.save()
         self._count(due.subscription, -1)
         return _ended(due.subscription, due.key, life.aliases, pending, _WITHIN)
+
+    def _life(self, subscription: str) -> Life:
+        life = self._table.life(subscription)
+        if life is None:
+            raise StateError(f'sets of subscription "{subscription}" are here, but not which shape of it they have')
+        return life
 
 
 _Why: TypeAlias = tuple[Outcome, Reason]
@@ -407,7 +404,7 @@ def _forget_at(signal: SignalCopy, subscription: Subscription, clock: int) -> in
     return max(clock, signal.recorded_at) + subscription.dedupe_ms
 
 
-def _life(subscription: Subscription) -> Life:
+def _life_of(subscription: Subscription) -> Life:
     return Life(
         subscription.birth,
         subscription.join_generation,

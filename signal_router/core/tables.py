@@ -72,11 +72,15 @@ class Life(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A subscription whose sets must end, as the definitions in force at that decision said."""
+    """A subscription whose sets must end, as the definitions in force at that decision said.
+
+    `swept` is the last join key that is done with.
+    """
 
     subscription: str
     deleted: bool
     life: Life
+    swept: str = ""
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False, array_like=True):
