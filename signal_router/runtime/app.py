@@ -97,6 +97,7 @@ class Application:
         wanted = wanted_topics(load_topics(), prefix=settings.connection.prefix, app=settings.connection.app)
         for advice in await self._blocking(check_topics, self._admin, wanted):
             _log.warning("topic differs from its file", advice=advice)
+        self._inputs = await self._blocking(self._input_topics)
         await self._follow()
         cluster = await self._blocking(self._cluster)
         store = await self._blocking(_open_store, settings.state_dir / STORE_FOLDER)
@@ -121,7 +122,6 @@ class Application:
         self.worker.deliver = functools.partial(self._deliver, consumer)
         self._consume = ConsumeThread(self._consumer_settings(), self.worker, slot=settings.slot)
         self.worker.attach(self._consume)
-        self._inputs = await self._blocking(self._input_topics)
         await self._refresh_inputs()
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -320,7 +320,7 @@ class Application:
         found = tuple(sorted(matching.union(plain)))
         if not found:
             raise ConfigurationError(
-                f"no topic matches the signals patterns {list(wanted)}", hint="signal-router topics list"
+                f"no topic matches the signals patterns {', '.join(wanted)}", hint="change --signals, or create a topic"
             )
         return found
 
