@@ -13,7 +13,7 @@ import click
 
 from signal_router.cli.connection import connection_options
 from signal_router.cli.logging import log_to_stderr
-from signal_router.cli.throughput import Counts, Lag, TerminalLine, on_terminal, tell
+from signal_router.cli.throughput import STARTING, Counts, Lag, TerminalLine, on_terminal, tell
 from signal_router.core.join import Limits
 from signal_router.errors import ConfigurationError
 from signal_router.kafka.settings import Connection
@@ -212,7 +212,7 @@ def _counts(application: Application) -> Counts:
     meter = application.meter
     worker = getattr(application, "worker", None)
     if worker is None:
-        return Counts("starting", 0, 0, 0, ())
+        return Counts(STARTING, 0, 0, 0, ())
     return Counts(
         phase=worker.phase.value,
         signals=meter.total("signals"),

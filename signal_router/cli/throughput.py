@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 SHOWN_EVERY_S = 1.0
 LOGGED_EVERY_S = 10.0
+ANSWERED_WITHIN_S = 0.5
+"""How long before it is told the lag is asked for; what comes later is told the next time."""
+CONSPICUOUS_S = 12.0
+"""No answer for so long, with a question every few seconds, means that the broker is away."""
+STARTING = "starting"
+"""The phase before there is a worker."""
 
 _log = structlog.get_logger(__name__)
 
@@ -76,12 +83,13 @@ def line(counts: Counts, rates: tuple[float, float], behind: int | None, away_s:
 
 
 class Lag:
-    """How far the worker is behind, asked for in a thread with a client of its own."""
+    """How far the worker is behind, asked for in a thread of its own that nobody waits for."""
 
     def __init__(self, connection: Connection, group: str) -> None:
         self._connection = connection
         self._group = group
         self._admin: AdminClient | None = None
+        self._thread: threading.Thread | None = None
         self._answered_at = time.monotonic()
         self.behind: int | None = None
 
@@ -89,10 +97,16 @@ class Lag:
     def away_s(self) -> float | None:
         """Since when the broker has not answered, once that is conspicuous."""
         silent_s = time.monotonic() - self._answered_at
-        return silent_s if silent_s > 3 * SHOWN_EVERY_S else None
+        return silent_s if self._admin is not None and silent_s > CONSPICUOUS_S else None
 
     def look(self, tps: Iterable[TopicPartition]) -> None:
-        """Asks once; blocks for some seconds where no broker answers."""
+        """Begins to ask, unless the last question is still open; the answer stands in `behind` later."""
+        wanted = tuple(tps)
+        if wanted and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._ask, args=(wanted,), name="lag", daemon=True)
+            self._thread.start()
+
+    def _ask(self, tps: tuple[TopicPartition, ...]) -> None:
         try:
             if self._admin is None:
                 self._admin = connect(self._connection)
@@ -104,26 +118,24 @@ class Lag:
 
 async def tell(counts: Callable[[], Counts], behind: Lag, display: Display | None) -> None:
     """Tells for ever: renews the display every second, or logs every ten seconds where there is none."""
-    loop = asyncio.get_running_loop()
-    shown = Rates(time.monotonic())
+    rates = Rates(time.monotonic())
     every_s = LOGGED_EVERY_S if display is None else SHOWN_EVERY_S
-    looking: asyncio.Future[None] | None = None
     while True:
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(every_s - ANSWERED_WITHIN_S)
+        behind.look(counts().partitions)
+        await asyncio.sleep(ANSWERED_WITHIN_S)
         now = counts()
-        if looking is None or looking.done():
-            looking = loop.run_in_executor(None, behind.look, now.partitions)
-        if display is None:
-            await asyncio.wait([looking], timeout=every_s)
-        rates = shown.since(now, time.monotonic())
+        if now.phase == STARTING:
+            continue
+        signals, fired = rates.since(now, time.monotonic())
         if display is not None:
-            display.update(line(now, rates, behind.behind, behind.away_s))
+            display.update(line(now, (signals, fired), behind.behind, behind.away_s))
         else:
             _log.info(
                 "throughput",
                 phase=now.phase,
-                signals_per_s=round(rates[0], 1),
-                triggers_per_s=round(rates[1], 1),
+                signals_per_s=round(signals, 1),
+                triggers_per_s=round(fired, 1),
                 behind=behind.behind,
                 dead_letters=now.dead_letters,
             )
