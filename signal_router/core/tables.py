@@ -162,7 +162,10 @@ class Table(Protocol):
         """The join keys of a subscription's sets behind a key, in order of their text. Writes meanwhile are allowed."""
 
     def due(self, before: int) -> Iterator[Due]:
-        """The entries of the time index before a time, earliest first; those added meanwhile are left for later."""
+        """The entries of the time index before a time, earliest first; those added meanwhile are left for later.
+
+        Each is to be dropped by the one who takes it: after an iteration to the end they are not given again.
+        """
 
     def put_due(self, due: Due) -> None:
         """Adds an entry to the time index."""
