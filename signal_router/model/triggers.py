@@ -163,7 +163,8 @@ def build(subscription: Subscription, key: str, members: Sequence[Bound], comple
 
 def _signal(member: Bound) -> TriggerSignal:
     signal = member.signal
-    payload = msgspec.Raw(signal.payload or b"null") if member.with_payload else msgspec.UNSET
+    # A payload that is absent, or null, is left out, as the template sees it: missing.
+    payload = msgspec.UNSET if signal.payload is None or not member.with_payload else msgspec.Raw(signal.payload)
     return TriggerSignal(
         member.alias,
         signal.name,
