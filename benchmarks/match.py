@@ -5,8 +5,8 @@
 Workloads (each signal matches about as many subscriptions at every size, so that growth shows the cost of those that do
 not match):
 
-    values    two `=` and a range, join on a date and a string; distinct values grow with the subscriptions, Zipf-like signals
-    skewed    `=` on one of 50 countries and `=` on a title: the countries alone would be long lists
+    values    two `=` and a range; distinct values grow with the subscriptions, half the signals go to a few of them
+    skewed    one of 25 countries in a list of 50, and `=` on a title: the countries alone would be long lists
     shared    the same `=` in all subscriptions, a narrow range tells them apart
     ranges    a narrow two-sided range only
     prefixes  a prefix only
