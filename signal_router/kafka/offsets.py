@@ -24,6 +24,7 @@ from signal_router.errors import BrokerError
 from signal_router.model.log import NextOffset, TopicPartition
 
 REQUEST_S = 10.0
+_FOR_URLS = str.maketrans("+/", "-_")
 _UNSTABLE = {KafkaError.UNSTABLE_OFFSET_COMMIT}
 _PASSING = {
     KafkaError._TRANSPORT,
@@ -134,8 +135,13 @@ def describe(admin: AdminClient, topics: Iterable[str]) -> dict[str, TopicDescri
             if exception.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue
             raise BrokerError(f'topic "{name}" cannot be described: {exception.args[0].str()}') from exception
-        found[name] = TopicDescription(str(topic.topic_id), len(topic.partitions))
+        found[name] = TopicDescription(_uuid_text(topic.topic_id), len(topic.partitions))
     return found
+
+
+def _uuid_text(topic_id: object) -> str:
+    """A topic's UUID as Kafka and its tools write it: base64 for URLs; the client writes it in the other alphabet."""
+    return str(topic_id).translate(_FOR_URLS)
 
 
 def topic_names(admin: AdminClient) -> list[str]:
