@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeAlias
 
@@ -34,7 +34,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._values: dict[bytes, bytes] = {}
-        self._keys: list[bytes] = []
+        self._keys: list[bytes] = []  # in order, as of the last scan; may name keys that are gone
+        self._grown = False
 
     def get(self, key: bytes) -> bytes | None:
         """Reads one value."""
@@ -42,8 +43,10 @@ class MemoryStore:
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Reads start ≤ key < end in order of the keys."""
-        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
-        for key in keys:
+        if self._grown:
+            self._keys = sorted(self._values)
+            self._grown = False
+        for key in self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]:
             value = self._values.get(key)
             if value is not None:
                 yield key, value
@@ -52,11 +55,9 @@ class MemoryStore:
         """Writes all."""
         for key, value in writes:
             if value is None:
-                if self._values.pop(key, None) is not None:
-                    del self._keys[bisect_left(self._keys, key)]
+                self._values.pop(key, None)
                 continue
-            if key not in self._values:
-                insort(self._keys, key)
+            self._grown = self._grown or key not in self._values
             self._values[key] = value
 
     def delete_range(self, start: bytes, end: bytes) -> None:
