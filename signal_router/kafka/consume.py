@@ -8,6 +8,7 @@ flow control, since it throws prefetched records away. The group's callbacks run
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -22,6 +23,8 @@ from signal_router.errors import BrokerError, ConfigurationError, FencedError, S
 from signal_router.kafka.settings import Setting
 from signal_router.model.group_metadata import GroupMetadata
 from signal_router.model.log import InputRecord, TopicPartition
+
+_log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 LINGER_S = 0.004
@@ -139,7 +142,7 @@ class ConsumeThread:
 
     def _run(self) -> None:
         try:
-            consumer = Consumer(self._settings)
+            consumer = Consumer(self._settings, logger=_log)
         except KafkaException as error:
             self._listener.failed(ConfigurationError(f"the group consumer cannot be made: {error}"))
             return
