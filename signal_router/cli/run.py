@@ -218,5 +218,6 @@ def _counts(application: Application) -> Counts:
         signals=meter.total("signals"),
         fired=meter.total("fired"),
         dead_letters=meter.total("dead_letters"),
-        partitions=tuple(worker.partitions),
+        # Those of candidates always end in marks and in the markers of their transactions.
+        signals_partitions=tuple(tp for tp in worker.partitions if tp.topic != application.names.candidates),
     )

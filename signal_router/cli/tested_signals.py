@@ -1,4 +1,4 @@
-"""Signals to be tested, out of a file or stdin: one JSON object, an array, or one per line; read as workers read them."""
+"""Signals to be tested, out of a file or stdin: an object, an array, or one per line; read as workers read them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import structlog
 
 from signal_router.errors import SignalRouterError
 from signal_router.kafka.admin_client import connect
-from signal_router.kafka.lag import lag
+from signal_router.kafka.lag import gaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +44,7 @@ class Counts:
     signals: int
     fired: int
     dead_letters: int
-    partitions: tuple[TopicPartition, ...]
+    signals_partitions: tuple[TopicPartition, ...]
 
 
 class Display(Protocol):
@@ -76,7 +76,7 @@ def line(counts: Counts, rates: tuple[float, float], behind: int | None, away_s:
     if away_s is not None:
         parts.append(f"no broker answers for {away_s:.0f} s, waiting for it")
     elif behind is not None:
-        parts.append(f"{behind:,} behind")
+        parts.append(f"{behind:,} signals waiting")
     if counts.dead_letters:
         parts.append(f"{counts.dead_letters:,} dead letters")
     return " · ".join(parts)
@@ -110,7 +110,7 @@ class Lag:
         try:
             if self._admin is None:
                 self._admin = connect(self._connection)
-            self.behind = sum(lag(self._admin, self._group, tps).values())
+            self.behind = sum(map(len, gaps(self._admin, self._group, tps).values()))
             self._answered_at = time.monotonic()
         except SignalRouterError:
             self.behind = None
@@ -122,7 +122,7 @@ async def tell(counts: Callable[[], Counts], behind: Lag, display: Display | Non
     every_s = LOGGED_EVERY_S if display is None else SHOWN_EVERY_S
     while True:
         await asyncio.sleep(every_s - ANSWERED_WITHIN_S)
-        behind.look(counts().partitions)
+        behind.look(counts().signals_partitions)
         await asyncio.sleep(ANSWERED_WITHIN_S)
         now = counts()
         if now.phase == STARTING:
@@ -136,7 +136,7 @@ async def tell(counts: Callable[[], Counts], behind: Lag, display: Display | Non
                 phase=now.phase,
                 signals_per_s=round(signals, 1),
                 triggers_per_s=round(fired, 1),
-                behind=behind.behind,
+                waiting=behind.behind,
                 dead_letters=now.dead_letters,
             )
 

@@ -9,11 +9,11 @@ import click
 from signal_router.cli.connection import connection_options
 from signal_router.cli.output import Output, output_option
 from signal_router.kafka.admin_client import connect
-from signal_router.kafka.lag import lag
 from signal_router.kafka.settings import Connection
 from signal_router.model.log import TopicPartition
 from signal_router.model.times import rfc3339
 from signal_router.runtime.await_workers import read_roster
+from signal_router.runtime.backlog import backlog
 from signal_router.runtime.roster import ALIVE_MS, now_ms, partitions_by_topic
 from signal_router.runtime.standing import read_standings
 
@@ -34,7 +34,7 @@ def cli() -> None:
 @connection_options
 @output_option
 def list_(connection: Connection, output: Output) -> None:
-    """Lists the workers with what they last said, and how many offsets their partitions are behind.
+    """Lists the workers with what they last said, and how many signals and candidates wait in their partitions (lag).
 
     A row without a slot stands for partitions that no worker alive holds. Lag 0 on every row: all that was published is
     decided.
@@ -48,7 +48,7 @@ def list_(connection: Connection, output: Output) -> None:
         for slot, worker in roster.workers.items()
         if not worker.left and now - worker.at <= ALIVE_MS
     }
-    behind = lag(admin, f"{connection.prefix}{connection.app}", {*roster.inputs}.union(*held.values()))
+    behind = backlog(connection, admin, {*roster.inputs}.union(*held.values()))
     rows = [
         _told(worker, now, revision) | _holding(held.get(slot, frozenset()), behind, output)
         for slot, worker in sorted(roster.workers.items())

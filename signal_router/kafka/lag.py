@@ -13,10 +13,11 @@ from signal_router.kafka.offsets import REQUEST_S, end_offsets, start_offsets
 from signal_router.model.log import TopicPartition
 
 
-def lag(admin: AdminClient, group: str, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-    """Counts the offsets between the committed one and the end of the log, transaction markers included.
+def gaps(admin: AdminClient, group: str, tps: Iterable[TopicPartition]) -> dict[TopicPartition, range]:
+    """Gives the offsets between the committed one and the end of each log, transaction markers included.
 
-    Where nothing is committed, everything there is counts. Does not wait for open transactions. Raises `BrokerError`.
+    Where nothing is committed, the gap begins at the log's start. Does not wait for open transactions. Raises
+    `BrokerError`.
     """
     wanted = sorted(set(tps))
     if not wanted:
@@ -29,4 +30,9 @@ def lag(admin: AdminClient, group: str, tps: Iterable[TopicPartition]) -> dict[T
         raise BrokerError(f'committed offsets of group "{group}" cannot be read: {error.args[0].str()}') from error
     committed = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in answer if tp.error is None}
     starts, ends = start_offsets(admin, wanted), end_offsets(admin, wanted)
-    return {tp: max(ends[tp] - max(committed.get(tp, -1), starts[tp]), 0) for tp in wanted}
+    return {tp: range(max(committed.get(tp, -1), starts[tp]), ends[tp]) for tp in wanted}
+
+
+def lag(admin: AdminClient, group: str, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """Counts the offsets of each gap (see `gaps`): no more wait than that. Raises `BrokerError`."""
+    return {tp: len(gap) for tp, gap in gaps(admin, group, tps).items()}
