@@ -17,15 +17,15 @@ from signal_router.model.signals import Signal
 from signal_router.model.templates import parse_template
 
 SCALARS = st.one_of(
-    st.sampled_from(["", "a", "ab", "abc", "b", "US", "1", "true", "2026-03-10", "20260310", "é", "\U0001f600"]),
-    st.sampled_from([0, 1, 2, 20260310, -1, 2**53, 2**53 + 1, 10**40]),
-    st.sampled_from([0.5, 1.5, -2.5]),
+    st.sampled_from(["a", "ab", "b", "1"]),
+    st.sampled_from([0, 1, 2, 1.5]),
+    st.sampled_from(["", "true", "2026-03-10", "é", "\U0001f600", 20260310, -1, 2**53, 2**53 + 1, 10**40, -2.5]),
     st.booleans(),
     st.none(),
 )
 ORDERED = SCALARS.filter(lambda value: value is not None and not isinstance(value, bool))
 PARAMETERS = st.sampled_from(["p", "q", "r", "$source", "$kind"])
-NAMES = st.sampled_from(["n", "m"])
+NAMES = st.sampled_from(["n", "n", "n", "m"])
 
 
 def _operators():
@@ -69,7 +69,7 @@ def documents(draw, ident=None):
 
 @st.composite
 def signals(draw):
-    params = draw(st.dictionaries(st.sampled_from(["p", "q", "r", "k", "d", "$source"]), SCALARS, max_size=5))
+    params = draw(st.dictionaries(st.sampled_from(["p", "q", "r", "k", "d", "$source"]), SCALARS, min_size=1))
     context = draw(st.dictionaries(st.sampled_from(["source", "kind"]), st.sampled_from(["a", "ab", "1"]), max_size=2))
     return Signal(draw(NAMES), context.get("source"), None, params, None, None, context)
 
@@ -100,8 +100,7 @@ def kind(value):
 def linear_scan(written, signal):
     """All (id, key text, mask) of a signal, by looking at every member of every document."""
     found = {}
-    for document in written.values():
-        subscription = compile_subscription(read_document(document))
+    for document, subscription in written.values():
         for position, (member, entry) in enumerate(zip(subscription.members, document["spec"]["members"], strict=True)):
             if entry["signal"] != signal.name or not fits(entry, document, signal):
                 continue
@@ -136,9 +135,9 @@ def answers(index, signal):
 EDITS = st.lists(st.one_of(documents(), st.integers(0, 5).map("t/s{}".format), signals()), min_size=1, max_size=14)
 
 
-@given(EDITS, st.integers(0, 3))
-@settings(max_examples=400, deadline=None)
-def test_the_index_answers_as_a_scan_of_all_subscriptions_does(edits, list_bound):
+@given(EDITS, st.integers(0, 3), st.lists(signals(), min_size=3, max_size=6))
+@settings(max_examples=250, deadline=None)
+def test_the_index_answers_as_a_scan_of_all_subscriptions_does(edits, list_bound, last):
     bound = posting_nodes.LIST_BOUND
     posting_nodes.LIST_BOUND = list_bound  # so that a few subscriptions already make nodes of nodes
     try:
@@ -150,9 +149,12 @@ def test_the_index_answers_as_a_scan_of_all_subscriptions_does(edits, list_bound
                 index.remove(edit)
                 written.pop(edit, None)
             else:
-                index.add(compile_subscription(read_document(edit)))
-                written[edit["metadata"]["id"]] = edit
+                subscription = compile_subscription(read_document(edit))
+                index.add(subscription)
+                written[subscription.id] = (edit, subscription)
         assert len(index) == len(written)
+        for signal in last:
+            assert answers(index, signal) == linear_scan(written, signal)
         for ident in list(written):
             index.remove(ident)
         assert not index._names
@@ -162,7 +164,7 @@ def test_the_index_answers_as_a_scan_of_all_subscriptions_does(edits, list_bound
 
 
 @given(documents("t/s"), signals())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_the_explanation_says_what_the_index_does(document, signal):
     subscription = compile_subscription(read_document(document))
     index = MatchIndex()
@@ -180,7 +182,7 @@ def test_the_explanation_says_what_the_index_does(document, signal):
 
 
 @given(documents())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_document_survives_the_definitions_topic(written):
     document = read_document(written)
     applied = definition(document, birth=2, join_generation=3, applied_at=1_773_000_000_123)
@@ -193,7 +195,7 @@ def test_a_document_survives_the_definitions_topic(written):
 
 
 @given(documents())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_file_of_canonical_json_reads_as_the_document_it_is(written):
     reading = read_documents([("a.json", canonical_text(written)), ("b.yaml", "")][:1])
 
@@ -226,7 +228,7 @@ TEMPLATES = st.dictionaries(
 
 
 @given(TEMPLATES, signals(), st.one_of(st.none(), JSON.map(lambda value: canonical_text(value).encode()), st.binary()))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_rendering_a_template_never_raises(written, signal, payload):
     bound = Signal(signal.name, signal.source, signal.id, signal.params, payload, None, signal.context)
 

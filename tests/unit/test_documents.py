@@ -77,6 +77,20 @@ def test_the_example_of_the_contract_compiles():
     assert (titles.payload, plays.payload) == (False, True)
 
 
+def test_a_parameter_that_the_template_names_must_be_there_even_if_the_match_says_absent():
+    members = [{"alias": "a", "signal": "s", "match": {"p": {"exists": False}, "q": {"exists": True}, "r": {"!=": 1}}}]
+    params = {"x": "{a.params.p} {a.params.q} {a.params.r}"}
+
+    [member] = compile_subscription(read_document(minimal(members=members, trigger={"params": params}))).members
+
+    assert [(each.parameter, each.operand) for each in member.predicates] == [
+        ("p", False),
+        ("q", True),
+        ("r", 1),
+        ("p", True),
+    ]
+
+
 def test_defaults_are_filled_in_when_compiling_and_not_in_the_spec():
     document = read_document(minimal())
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from signal_router.core.index import MatchIndex
 from signal_router.core.intervals import HIGHEST, LOWEST, IntervalMap, above, below
+from signal_router.core.predicates import matches
 from signal_router.model.documents import compile_subscription, read_document
 from signal_router.model.signals import Signal
 
@@ -27,9 +28,9 @@ def signal(**params):
     return Signal("n", None, None, params, None, None, {})
 
 
-def filled(matches):
+def filled(asked):
     index = MatchIndex()
-    for number, match in enumerate(matches):
+    for number, match in enumerate(asked):
         index.add(subscription(f"s{number:04}", match))
     return index
 
@@ -45,7 +46,7 @@ def visited(index, **params):
 
 
 @pytest.mark.parametrize(
-    ("matches", "params"),
+    ("asked", "params"),
     [
         ([{"k": f"v{n}"} for n in range(1000)], {"k": "v5"}),
         ([{"common": "x", "k": f"v{n}"} for n in range(1000)], {"common": "x", "k": "v5"}),
@@ -62,8 +63,44 @@ def visited(index, **params):
         ([{"k": {"in": [f"v{n}", f"w{n}"]}} for n in range(1000)], {"k": "w5"}),
     ],
 )
-def test_a_signal_visits_few_of_many_members(matches, params):
-    assert visited(filled(matches), **params) <= 60
+def test_a_signal_visits_few_of_many_members(asked, params):
+    assert visited(filled(asked), **params) <= 60
+
+
+PREDICATES = [
+    *({operator: operand} for operator in ("=", "!=", "<", "<=", ">", ">=") for operand in ("a", "ab", 1, 2)),
+    *({"=": operand} for operand in (True, None)),
+    *({operator: operand} for operator in ("in", "not-in") for operand in (["a", 1], [1, True], ["ab", None])),
+    *({"prefix": operand} for operand in ("", "a", "ab")),
+    *({"exists": operand} for operand in (True, False)),
+]
+FOUND = [{}, *({"p": value} for value in ("", "a", "ab", "abc", "b", 0, 1, 1.5, 2, 3, True, False, None))]
+
+
+def test_any_two_predicates_on_one_parameter_must_both_hold_wherever_they_are_posted():
+    pairs = [(first, second) for first in PREDICATES for second in PREDICATES if first.keys() != second.keys()]
+    subscriptions = [subscription(f"s{n:04}", {"p": first | second}) for n, (first, second) in enumerate(pairs)]
+    index = MatchIndex()
+    for each in subscriptions:
+        index.add(each)
+
+    for params in FOUND:
+        expected = [
+            each.id
+            for each in subscriptions
+            if all(matches(predicate, signal(**params)) for predicate in each.members[0].predicates)
+        ]
+        assert found(index, **params) == expected
+
+
+def test_what_one_posting_proves_is_checked_where_another_does_not():
+    index = filled([{"a": {"in": [1, 2]}, "b": {"in": [5, 6]}, "c": {"=": n}} for n in range(40)])
+    for n in range(100):
+        index.add(subscription(f"t{n}", {"a": 1, "b": 7}))
+    index.add(subscription("x", {"a": {"in": [1, 2]}, "b": {">": 5}, "c": {"prefix": "z"}}))
+
+    for b, c, expected in ((6, 3, ["t/s0003"]), (6, "z", ["t/x"]), (5, "z", []), (7, 3, []), (5, 40, []), (6, "y", [])):
+        assert found(index, a=2, b=b, c=c) == expected
 
 
 def test_members_are_found_under_every_value_of_a_list_and_forgotten_when_removed():
@@ -94,9 +131,9 @@ def test_matches_are_ordered_by_id_and_members_at_one_key_are_one_match():
     index.add(subscription("a", {"k": 1}))
     index.add(subscription("c", {}, {"k": 1}))
 
-    matches = index.match(signal(k=1, ds="x"))
+    fitting = index.match(signal(k=1, ds="x"))
 
-    assert [(match.subscription.id, match.key_text, match.alias_mask) for match in matches] == [
+    assert [(match.subscription.id, match.key_text, match.alias_mask) for match in fitting] == [
         ("t/a", "", 1),
         ("t/b", '{"ds":"x"}', 0b011),
         ("t/c", "{}", 0b11),
