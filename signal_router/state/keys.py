@@ -9,6 +9,7 @@ and L changelog position, both local only.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from signal_router.core.tables import Due
 
@@ -49,11 +50,13 @@ def noted_key(subscription: str, key: str, identity: str) -> bytes:
     return f"I{subscription}\0{key}\0{identity}".encode()
 
 
+@lru_cache(maxsize=65_536)
 def count_key(subscription: str) -> bytes:
     """Key of a pending count; the partition's own has no subscription."""
     return f"N{subscription}".encode()
 
 
+@lru_cache(maxsize=65_536)
 def life_key(subscription: str) -> bytes:
     """Key of a subscription's life."""
     return f"D{subscription}".encode()

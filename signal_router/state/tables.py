@@ -7,10 +7,9 @@ changelog's records and the store's writes from one and the same list. A void st
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,8 +21,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, slots=True)
-class Savepoint:
+class Savepoint(NamedTuple):
     """A point to which a table can return."""
 
     progress: Progress | None
@@ -36,40 +34,35 @@ class _Entries(Generic[_Value]):
 
     __slots__ = ("_decode", "_journal", "_prefix", "_store", "read", "staged")
 
-    def __init__(self, kind: type[_Value], store: Store, prefix: bytes) -> None:
+    def __init__(self, kind: type[_Value], store: Store, prefix: bytes, journal: list[_Undo]) -> None:
         self._decode = msgspec.msgpack.Decoder(kind).decode
         self._store = store
         self._prefix = prefix
-        self._journal: list[tuple[bytes, bool, _Value | None]] = []
+        self._journal = journal
         self.read: dict[bytes, _Value | None] = {}
         self.staged: dict[bytes, _Value | None] = {}
 
     def get(self, key: bytes) -> _Value | None:
-        try:
+        if key in self.read:
             return self.read[key]
-        except KeyError:
-            raw = self._store.get(self._prefix + key)
-            value = self.read[key] = None if raw is None else self._decode(raw)
-            return value
+        raw = self._store.get(self._prefix + key)
+        value = self.read[key] = None if raw is None else self._decode(raw)
+        return value
 
     def put(self, key: bytes, value: _Value | None) -> None:
-        self._journal.append((key, key in self.staged, self.staged.get(key)))
-        self.staged[key] = self.read[key] = value
+        staged = self.staged
+        self._journal.append((self, key, key in staged, staged.get(key)))
+        staged[key] = self.read[key] = value
 
-    def begin_journal(self) -> None:
-        self._journal.clear()
+    def undo(self, key: bytes, *, was_staged: bool, old: _Value | None) -> None:
+        if was_staged:
+            self.staged[key] = self.read[key] = old
+        else:
+            del self.staged[key], self.read[key]
 
-    def undo(self) -> None:
-        for key, was_staged, old in reversed(self._journal):
-            if was_staged:
-                self.staged[key] = self.read[key] = old
-            else:
-                del self.staged[key], self.read[key]
-        self._journal.clear()
 
-    def settle(self) -> None:
-        self.staged.clear()
-        self._journal.clear()
+_Undo: TypeAlias = tuple[_Entries[Any], bytes, bool, Any]
+"""What was written, by its kind and key, whether it was staged before, and as what."""
 
 
 class PartitionTable:
@@ -79,12 +72,13 @@ class PartitionTable:
         self.partition = partition
         self._store = store
         self._prefix = prefix = keys.partition_prefix(partition)
-        self._sets = _Entries(JoinSet, store, prefix)
-        self._queued = _Entries(Pending, store, prefix)
-        self._noted = _Entries(Remembered, store, prefix)
-        self._counts = _Entries(int, store, prefix)
-        self._lives = _Entries(Life, store, prefix)
-        self._due = _Entries(bytes, store, prefix)
+        self._journal: list[_Undo] = []
+        self._sets = _Entries(JoinSet, store, prefix, self._journal)
+        self._queued = _Entries(Pending, store, prefix, self._journal)
+        self._noted = _Entries(Remembered, store, prefix, self._journal)
+        self._counts = _Entries(int, store, prefix, self._journal)
+        self._lives = _Entries(Life, store, prefix, self._journal)
+        self._due = _Entries(bytes, store, prefix, self._journal)
         self._progress: Progress | None = None
         self._staged_progress: Progress | None = None
         # Below this time the index holds nothing. RocksDB would pass over every deleted entry there, again and again.
@@ -190,14 +184,14 @@ class PartitionTable:
 
     def savepoint(self) -> Savepoint:
         """Marks a point to which `rollback` can return; earlier savepoints are given up."""
-        for entries in self._all():
-            entries.begin_journal()
+        self._journal.clear()
         return Savepoint(self._progress, self._staged_progress, self._due_floor)
 
     def rollback(self, savepoint: Savepoint) -> None:
         """Undoes every write since the savepoint."""
-        for entries in self._all():
-            entries.undo()
+        for entries, key, was_staged, old in reversed(self._journal):
+            entries.undo(key, was_staged=was_staged, old=old)
+        self._journal.clear()
         self._progress, self._staged_progress = savepoint.progress, savepoint.staged_progress
         self._due_floor = min(self._due_floor, savepoint.due_floor)
 
@@ -225,7 +219,8 @@ class PartitionTable:
     def settle(self) -> None:
         """Forgets the staged writes, which the store has now; small entries stay at hand."""
         for entries in self._all():
-            entries.settle()
+            entries.staged.clear()
+        self._journal.clear()
         self._staged_progress = None
         for entries in (self._sets, self._queued, self._noted, self._due):
             entries.read.clear()
@@ -238,12 +233,7 @@ class PartitionTable:
         self._progress = None
         self._due_floor = 0
 
-    def _all(
-        self,
-    ) -> tuple[
-        _Entries[JoinSet] | _Entries[Pending] | _Entries[Remembered] | _Entries[int] | _Entries[Life] | _Entries[bytes],
-        ...,
-    ]:
+    def _all(self) -> tuple[_Entries[Any], ...]:
         return (self._sets, self._queued, self._noted, self._counts, self._lives, self._due)
 
     def _keys(self, start: bytes, end: bytes, staged: Mapping[bytes, object]) -> Iterator[bytes]:
