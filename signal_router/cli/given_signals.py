@@ -149,7 +149,8 @@ def _goes_on(line: bytes) -> bool:
 def _values_of_whole(first_line: int, data: bytes) -> Iterator[tuple[int, bytes]]:
     text = data.decode("utf-8", "surrogateescape")
     at = _skip(text, 0, " \t\r\n")
-    if text[at] == "[":
+    in_array = text[at] == "["
+    if in_array:
         at = _skip(text, at + 1, " \t\r\n")
     decode = json.JSONDecoder().raw_decode
     line, counted = first_line, 0
@@ -161,6 +162,8 @@ def _values_of_whole(first_line: int, data: bytes) -> Iterator[tuple[int, bytes]
             end = len(text)  # no end can be told: what is wrong is said of the rest
         yield line, text[at:end].encode("utf-8", "surrogateescape").strip()
         at = _skip(text, end, ", \t\r\n")
+    if in_array and at >= len(text):
+        raise ConfigurationError(f"the array that begins on line {first_line} has no end", hint="close it with ]")
 
 
 def _skip(text: str, at: int, characters: str) -> int:

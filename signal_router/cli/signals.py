@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 SHOWN = 10
 """How many published signals people see a line of."""
 
+WORTH_A_RATE = 1_000
+"""Below it the time is that of connecting."""
+
 
 @click.group()
 def cli() -> None:
@@ -191,7 +194,7 @@ class _Told:
         if self.count > SHOWN:
             self._output.say(f"… and {self.count - SHOWN} more" if not self._output.for_programs else "")
         if self.count != 1:
-            rate = f", {self.count / seconds:,.0f} per second" if self.count > SHOWN and seconds > 0 else ""
+            rate = f", {self.count / seconds:,.0f} per second" if self.count >= WORTH_A_RATE else ""
             self._output.say(f'published {self.count} signals to "{self._topic}"{rate}')
 
 
