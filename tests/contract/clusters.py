@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
@@ -211,7 +211,14 @@ class KafkaCluster:
     def _end(self, topic, partition, isolation=Isolation.READ_UNCOMMITTED):
         tp = ClientPartition(topic, partition)
         level = IsolationLevel[isolation.name]
-        return self._admin.list_offsets({tp: OffsetSpec.latest()}, isolation_level=level)[tp].result().offset
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return self._admin.list_offsets({tp: OffsetSpec.latest()}, isolation_level=level)[tp].result().offset
+            except KafkaException:  # after its broker's death an admin client may never find a leader again
+                if time.monotonic() > deadline:
+                    raise
+                self._admin = AdminClient(self._settings)
 
     def committed(self, *partitions, stable=True):
         found = self._offsets(partitions, WAIT_S if stable else 0)
