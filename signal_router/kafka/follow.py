@@ -139,7 +139,7 @@ def read_to_end(
     try:
         consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, tps[tp]) for tp in left])
         while left:
-            messages: list[Any] = consumer.consume(1000, 0.2)
+            messages: list[Any] = consumer.consume(1000, 0.05)
             if time.monotonic() - heard_at > SILENT_S:
                 raise _hidden(left)
             for message in messages:
