@@ -337,7 +337,7 @@ class KafkaTransactionLog:
         return AbortableError(text, delivery=cause.code() in _DATA_ERRORS or self._destination_missing(cause))
 
     def _destination_missing(self, cause: KafkaError) -> bool:
-        """Says whether records timed out because their topic is missing: the client waits for it and reports no more."""
+        """Says whether records timed out because their topic is missing: the client waits for it, and says no more."""
         topic, producer = self._undelivered_topic, self._producer
         if cause.code() != KafkaError._MSG_TIMED_OUT or topic is None or producer is None:
             return False
