@@ -21,6 +21,8 @@ def choose(join_set: OpenSet, arriving: Pending, subscription: Subscription) -> 
     count = len(subscription.members)
     if count == 1:
         return (arriving,)
+    if not join_set.pending_count:
+        return None
     masks = join_set.masks()
     everything = arriving.aliases
     for mask in masks:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
 from signal_router.model.candidates import SignalCopy
-from signal_router.model.canonical import canonical_text
-from signal_router.model.json_values import decode_json
+from signal_router.model.canonical import canonical_json, canonical_text
 from signal_router.model.signals import Position
 from signal_router.model.subscriptions import Subscription
 from signal_router.model.times import rfc3339
@@ -26,6 +26,8 @@ EVENT_TYPE = "signal-router.trigger.v1"
 CONTENT_TYPE = "application/json"
 
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Value]).decode
+"""For objects of scalars that we wrote ourselves, canonically."""
 _NO_PARAMS: dict[str, Value] = {}
 
 
@@ -120,7 +122,7 @@ class _View:
 
 def params_of(signal: SignalCopy) -> Mapping[str, Value]:
     """Decodes the params that a candidate carries."""
-    return decode_json(signal.params, what="params") if signal.params != b"{}" else _NO_PARAMS  # type: ignore[return-value]
+    return _decode(signal.params) if signal.params != b"{}" else _NO_PARAMS
 
 
 def trigger_id(subscription: Subscription, join_key: str, members: Sequence[Bound]) -> str:
@@ -128,21 +130,26 @@ def trigger_id(subscription: Subscription, join_key: str, members: Sequence[Boun
 
     That is `[subscription id, birth, join generation, join key, [[alias, name, source, id], … sorted by alias]]`.
     """
-    parts = ",".join(
-        f"[{canonical_text(member.alias)},{member.signal.identity[1:]}"
-        for member in sorted(members, key=lambda member: member.alias)
-    )
-    name = (
-        f"[{canonical_text(subscription.id)},{subscription.birth},{subscription.join_generation},{join_key},[{parts}]]"
-    )
+    parts = ",".join(sorted([f"[{_quoted(member.alias)},{member.signal.identity[1:]}" for member in members]))
+    name = f"[{_quoted(subscription.id)},{subscription.birth},{subscription.join_generation},{join_key},[{parts}]]"
     digest = hashlib.sha1(NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()
-    return str(uuid.UUID(bytes=digest[:16], version=5))
+    return _uuid5(digest)
+
+
+def _uuid5(digest: bytes) -> str:
+    """What `uuid.uuid5` makes of a digest (RFC 9562), without its checks: this is done for every trigger."""
+    text = digest[:16].hex()
+    variant = "89ab"[digest[8] >> 4 & 3]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+
+
+_quoted = lru_cache(maxsize=65_536)(canonical_text)
 
 
 def build(subscription: Subscription, key: str, members: Sequence[Bound], completing: Bound, partition: int) -> Trigger:
     """Builds the trigger of a complete set; `members` stand in declaration order. Cannot fail."""
     join_key = "{}" if subscription.by_identity else key
-    join: Mapping[str, Value] = decode_json(join_key.encode(), what="join key") if join_key != "{}" else {}  # type: ignore[assignment]
+    join: Mapping[str, Value] = _decode(join_key) if join_key != "{}" else _NO_PARAMS
     params, missing = subscription.template.render(join, {member.alias: _View(member.signal) for member in members})
     identifier = trigger_id(subscription, join_key, members)
     return Trigger(
@@ -152,7 +159,7 @@ def build(subscription: Subscription, key: str, members: Sequence[Bound], comple
         idempotency_key=f"{identifier}/1",
         subscription=_Subscription(subscription.id, subscription.version, subscription.revision),
         join_key=msgspec.Raw(join_key.encode()),
-        params=msgspec.Raw(canonical_text(params).encode()),
+        params=msgspec.Raw(canonical_json(params)),
         opened_at=rfc3339(min(member.signal.recorded_at for member in members)),
         fired_at=rfc3339(completing.signal.recorded_at),
         order=_Order(partition, completing.sequence),
@@ -182,7 +189,7 @@ def _signal(member: Bound) -> TriggerSignal:
 def key_of(subscription: Subscription, key: str) -> bytes:
     """The Kafka key: canonical JSON `["ns/name", join key]`, with the identity where every signal fires by itself."""
     join_key = f"{{}},{key}" if subscription.by_identity else key
-    return f"[{canonical_text(subscription.id)},{join_key}]".encode()
+    return f"[{_quoted(subscription.id)},{join_key}]".encode()
 
 
 def encode(trigger: Trigger) -> bytes:
