@@ -97,7 +97,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _refuse_surrogates(value: Json) -> None:
     if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise UnreadableError("a lone surrogate")
     elif isinstance(value, list):
         for item in value:
