@@ -1,0 +1,451 @@
+"""A real cluster with real worker processes, and the proof that its topics hold what the reference expects."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Message, Producer, TopicCollection
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from signal_router.kafka.admin_client import connect
+from signal_router.kafka.settings import Connection
+from signal_router.kafka.topic_changes import apply_topics, wanted_topics
+from signal_router.kafka.topics import TopicNames, load_topics, resolve
+from signal_router.model.definitions import Definition, definition, definition_key, deletion, encode_definition
+from signal_router.model.documents import read_documents
+from signal_router.testing.reference import (
+    DefinitionRecord,
+    Evaluation,
+    Evidence,
+    SignalRecord,
+    compare,
+    evaluate,
+    evidence_from_lineage,
+)
+
+RUNNER = Path(__file__).with_name("harness_worker.py")
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+def until(condition: Callable[[], bool], what: str, *, within_s: float = 30.0) -> None:
+    """Waits for a condition; fails with its name past the deadline."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A record as a plain consumer gets it."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def transaction(self) -> str:
+        return (dict(self.headers).get("sr_txn") or b"").decode()
+
+    @property
+    def document(self) -> dict[str, object]:
+        return json.loads(self.value or b"{}")  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Proof:
+    """What stands on the topics, and what the reference evaluation makes of the same signals."""
+
+    evaluation: Evaluation
+    triggers: list[Read]
+    lineage: list[Read]
+    dead_letters: list[Read]
+    discrepancies: list[str]
+
+    def hold(self) -> None:
+        """Fails with the first differences between topics and evaluation, if there are any."""
+        shown = "\n".join(self.discrepancies[:5])
+        assert not self.discrepancies, f"{len(self.discrepancies)} differences, among them:\n{shown}"
+
+    def fired(self, subscription: str = "") -> Counter[str]:
+        """Triggers by the canonical JSON of their join key."""
+        return Counter(
+            json.dumps(trigger.document["join_key"], sort_keys=True)
+            for trigger in self.triggers
+            if not subscription or trigger.document["subscription"]["id"] == subscription  # type: ignore[index]
+        )
+
+    def outcomes(self) -> Counter[str]:
+        return Counter(
+            f"{each.outcome}/{each.reason}" if each.outcome != "fired" else "fired" for each in self.evaluation.ended
+        )
+
+
+class WorkerProcess:
+    """One life of a slot."""
+
+    def __init__(self, cluster: LiveCluster, slot: str, state_dir: Path, number: int, **settings: object) -> None:
+        self.slot = slot
+        self.state_dir = state_dir
+        self.log_file = cluster.folder / f"{slot}-{number}.log"
+        self._arm = cluster.folder / f"{slot}-{number}.arm"
+        given = {
+            "bootstrap": cluster.bootstrap,
+            "prefix": cluster.prefix,
+            "slot": slot,
+            "state_dir": str(state_dir),
+            "arm": str(self._arm),
+            **settings,
+        }
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(RUNNER), json.dumps(given)], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def struck(self) -> str | None:
+        """The effect before which the armed signal came."""
+        found = [json.loads(line)["struck"] for line in self.log.splitlines() if line.startswith('{"struck"')]
+        return found[-1] if found else None
+
+    def await_log(self, text: str, *, times: int = 1, within_s: float = 30.0) -> WorkerProcess:
+        """Waits until a text stands in the log."""
+        deadline = time.monotonic() + within_s
+        while self.log.count(text) < times:
+            assert self.alive, f"worker {self.slot} ended before it said {text!r}:\n{self.log[-3000:]}"
+            assert time.monotonic() < deadline, f"worker {self.slot} has not said {text!r}:\n{self.log[-3000:]}"
+            time.sleep(0.05)
+        return self
+
+    def await_running(self, *, within_s: float = 30.0) -> WorkerProcess:
+        """Waits until it has taken partitions over."""
+        return self.await_log("took partitions over", within_s=within_s)
+
+    def arm(self, effect: str, with_signal: int = signal.SIGKILL) -> None:
+        """Makes the process send itself a signal before the next effect of that name."""
+        orders = self._arm.with_suffix(".orders")
+        orders.write_text(json.dumps({"effect": effect, "signal": int(with_signal)}))
+        orders.rename(self._arm)
+
+    def send(self, which: int) -> None:
+        self.process.send_signal(which)
+
+    def kill(self) -> None:
+        """Kill -9, and its end."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def await_end(self, *, within_s: float = 30.0) -> int:
+        """Waits for its end; returns the exit code, negative for a signal."""
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"worker {self.slot} has not ended:\n{self.log[-3000:]}") from None
+
+    def stop(self, *, within_s: float = 40.0) -> None:
+        """Stops it in good order."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.await_end(within_s=within_s)
+        assert code == 0, f"worker {self.slot} ended with {code}:\n{self.log[-3000:]}"
+
+    @property
+    def stopped_with(self) -> str:
+        """The error it ended with."""
+        ended = [line for line in self.log.splitlines() if line.startswith('{"ended"')]
+        assert ended, f"worker {self.slot} has not said why it ended:\n{self.log[-3000:]}"
+        return str(json.loads(ended[-1])["ended"])
+
+
+@dataclass
+class LiveCluster:
+    """The topics of one app under one prefix on a broker, with its workers. Use `live_cluster`."""
+
+    bootstrap: str
+    prefix: str
+    folder: Path
+    partitions: int = 4
+    workers: list[WorkerProcess] = field(default_factory=list)
+    applied: dict[str, Definition] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.connection = Connection(self.bootstrap, self.prefix)
+        self.names: TopicNames = resolve(self.prefix, self.connection.app)
+        self.group = f"{self.prefix}{self.connection.app}"
+        self.admin: AdminClient = connect(self.connection)
+        self.producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0})
+        files = wanted_topics(load_topics(), prefix=self.prefix, app=self.connection.app, partitions=self.partitions)
+        apply_topics(self.admin, files)
+
+    # ---- workers
+
+    def worker(self, slot: str = "w1", *, state_dir: Path | None = None, **settings: object) -> WorkerProcess:
+        """Starts a worker; a slot keeps its state directory over its lives."""
+        state_dir = state_dir or self.folder / f"state-{slot}"
+        started = WorkerProcess(self, slot, state_dir, len(self.workers), **settings)
+        self.workers.append(started)
+        return started
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.alive:
+                worker.send(signal.SIGCONT)
+                worker.kill()
+
+    # ---- definitions and signals
+
+    def apply(self, text: str, *, birth: int = 1, join_generation: int = 1) -> int:
+        """Puts documents in force; returns the revision."""
+        read = read_documents([("test.yaml", text)])
+        revision = -1
+        for document in read.documents:
+            each = definition(document, birth=birth, join_generation=join_generation, applied_at=0)
+            revision = self._define(each)
+        return revision
+
+    def delete(self, identity: str) -> int:
+        return self._define(deletion(self.applied[identity], applied_at=0))
+
+    def _define(self, each: Definition) -> int:
+        self.applied[each.id] = each
+        return self.publish_record(self.names.definitions, encode_definition(each), key=definition_key(each.id)).offset
+
+    def publish_record(
+        self, topic: str, value: bytes | None, *, key: bytes | None = None, partition: int = -1
+    ) -> ClientPartition:
+        """Writes one record and returns where it stands."""
+        found: list[Message] = []
+        self.producer.produce(
+            topic, value, key, partition=partition, on_delivery=lambda _, record: found.append(record)
+        )
+        assert self.producer.flush(30) == 0
+        assert found[0].error() is None, found[0].error()
+        return ClientPartition(topic, found[0].partition() or 0, found[0].offset() or 0)
+
+    def publish(self, *signals: Mapping[str, object] | bytes, partition: int = -1) -> None:
+        """Writes signals, each durable before the next."""
+        for each in signals:
+            value = each if isinstance(each, bytes) else json.dumps(each).encode()
+            self.publish_record(self.names.signals, value, partition=partition)
+
+    def await_revision(self, revision: int, *, within_s: float = 20.0) -> None:
+        """Waits until every worker that is alive says that it has the definitions."""
+        slots = {worker.slot for worker in self.workers if worker.alive}
+
+        def told() -> bool:
+            last = {read.key: read.document for read in self.read(self.names.workers)}
+            known = [last.get(slot.encode(), {}).get("definitions_revision", -1) for slot in slots]
+            return all(isinstance(each, int) and each >= revision for each in known)
+
+        until(told, f"definitions revision {revision}", within_s=within_s)
+
+    # ---- what stands on the cluster
+
+    def read(self, topic: str, *, committed: bool = True) -> list[Read]:
+        """Reads a topic whole, in order of each partition."""
+        return read_topics(self.bootstrap, self.admin, [topic], committed=committed)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        count = len(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        wanted = {ClientPartition(topic, number): OffsetSpec.latest() for number in range(count)}
+        return {tp.partition: future.result(10).offset for tp, future in self.admin.list_offsets(wanted).items()}
+
+    def committed(self, topic: str) -> dict[int, int]:
+        """Stable committed next offsets of the group; those that are not there are left out."""
+        wanted = [ClientPartition(topic, number) for number in self.ends(topic)]
+        request = ConsumerGroupTopicPartitions(self.group, wanted)
+        answer = self.admin.list_consumer_group_offsets([request])[self.group].result(10)
+        return {tp.partition: tp.offset for tp in answer.topic_partitions or () if tp.offset >= 0}
+
+    def await_decided(self, *, within_s: float = 60.0) -> None:
+        """Waits until every candidate of every signal published so far is decided, by committed offsets alone."""
+        self._await_read(self.names.signals, within_s)
+        self._await_read(self.names.candidates, within_s)
+
+    def _await_read(self, topic: str, within_s: float) -> None:
+        ends = self.ends(topic)
+
+        def reached() -> bool:
+            committed = self.committed(topic)
+            return all(committed.get(number, 0) >= end for number, end in ends.items())
+
+        deadline = time.monotonic() + within_s
+        while not reached():
+            logs = "\n".join(f"--- {worker.slot}: {worker.log[-1500:]}" for worker in self.workers[-2:])
+            assert time.monotonic() < deadline, f"{topic}: {self.committed(topic)} of {ends}\n{logs}"
+            time.sleep(0.1)
+
+    def stop_workers(self) -> None:
+        """Stops all that are alive, all at once: none takes over what another gives up."""
+        alive = [worker for worker in self.workers if worker.alive]
+        for worker in alive:
+            worker.send(signal.SIGTERM)
+        for worker in alive:
+            code = worker.await_end()
+            assert code == 0, f"worker {worker.slot} ended with {code}:\n{worker.log[-3000:]}"
+
+    def prove(self, *, more_topics: Sequence[str] = ()) -> Proof:
+        """Evaluates what the topics hold against the reference; workers must have stopped."""
+        names = self.names
+        lineage = self.read(names.lineage)
+        triggers = {topic: self.read(topic) for topic in (names.triggers, *more_topics)}
+        dead_letters = self.read(names.dead_letters)
+        definitions = [DefinitionRecord(each.offset, each.value) for each in self.read(names.definitions)]
+        signals: dict[tuple[str, int], list[SignalRecord]] = {}
+        committed = self.committed(names.signals)
+        for each in self.read(names.signals):
+            if each.offset < committed.get(each.partition, 0):
+                record = SignalRecord(each.offset, each.timestamp, each.key, each.value, each.headers)
+                signals.setdefault((each.topic, each.partition), []).append(record)
+        views, inputs = evidence_from_lineage(_outputs(lineage))
+        evidence = Evidence(
+            app=self.connection.app,
+            definitions=definitions,
+            signals=signals,
+            topic_ids={names.signals: self.topic_id(names.signals)},
+            views=views,
+            inputs=inputs,
+            undeliverable=_undeliverable(dead_letters),
+            default_topic=names.triggers,
+        )
+        evaluation = evaluate(evidence)
+        discrepancies = [
+            *evaluation.violations,
+            *compare(
+                evaluation,
+                triggers={topic: _outputs(records) for topic, records in triggers.items()},
+                lineage=_outputs(lineage),
+                dead_letters=_outputs(dead_letters),
+            ),
+            *(f"in transit: {each}" for each in evaluation.in_transit),
+        ]
+        fired = [each for records in triggers.values() for each in records]
+        discrepancies += _torn(fired, lineage)
+        return Proof(evaluation, fired, lineage, dead_letters, discrepancies)
+
+    def topic_id(self, topic: str) -> str:
+        answer = self.admin.describe_topics(TopicCollection([topic]))
+        return str(answer[topic].result(10).topic_id).translate(str.maketrans("+/", "-_"))
+
+    def aborted_transactions(self) -> set[str]:
+        """The transactions of which records stand on the outputs that no read_committed consumer sees."""
+        names, found = self.names, set()
+        for topic in (names.changelog, names.candidates):  # every transaction writes to one of them
+            visible = {(each.partition, each.offset) for each in self.read(topic)}
+            for each in self.read(topic, committed=False):
+                if (each.partition, each.offset) not in visible and each.transaction:
+                    found.add(each.transaction)
+        return found
+
+
+@contextmanager
+def live_cluster(bootstrap: object, prefix: str, folder: Path, *, partitions: int = 4) -> Iterator[LiveCluster]:
+    """Makes the topics; kills what is left of the workers at the end."""
+    cluster = LiveCluster(str(bootstrap), prefix, folder, partitions)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def read_topics(bootstrap: str, admin: AdminClient, topics: Iterable[str], *, committed: bool) -> list[Read]:
+    """Reads topics from their start to the end they have now."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"read-{os.getpid()}",
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        }
+    )
+    found: list[Read] = []
+    try:
+        places = [
+            ClientPartition(topic, number, 0)
+            for topic in topics
+            for number in admin.list_topics(topic, timeout=10).topics[topic].partitions
+        ]
+        consumer.assign(places)
+        left = {(place.topic, place.partition) for place in places}
+        deadline = time.monotonic() + 60
+        while left:
+            assert time.monotonic() < deadline, f"cannot read {left} to the end"
+            for record in consumer.consume(5000, 0.5):
+                error = record.error()
+                if error is None:
+                    found.append(_read(record))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left.discard((record.topic() or "", record.partition() or 0))
+                else:
+                    raise AssertionError(error)
+    finally:
+        consumer.close()
+    return sorted(found, key=lambda each: (each.topic, each.partition, each.offset))
+
+
+def _read(record: Message) -> Read:
+    headers = tuple((name, value if isinstance(value, bytes) else None) for name, value in record.headers() or ())
+    key, value = record.key(), record.value()
+    return Read(
+        record.topic() or "",
+        record.partition() or 0,
+        record.offset() or 0,
+        record.timestamp()[1],
+        key if isinstance(key, bytes) else None,
+        value if isinstance(value, bytes) else None,
+        headers,
+    )
+
+
+def _outputs(records: Iterable[Read]) -> list[tuple[bytes | None, bytes | None, Headers]]:
+    return [(each.key, each.value, each.headers) for each in records]
+
+
+def _undeliverable(dead_letters: Iterable[Read]) -> dict[str, str]:
+    """By trigger id, the reason."""
+    found = {}
+    for each in dead_letters:
+        document = each.document
+        if document["kind"] == "trigger":
+            found[str(document["trigger_id"])] = str(document["reason"])
+    return found
+
+
+def _torn(triggers: Iterable[Read], lineage: Iterable[Read]) -> Iterator[str]:
+    """Each firing and its lineage are of one transaction, and no firing stands there twice."""
+    firings: Counter[tuple[str, str, str]] = Counter(_firing(each) for each in triggers)
+    recorded = Counter(_firing(each) for each in lineage if (each.key or b"").startswith(b"trigger/"))
+    yield from (f"trigger {name} stands there {count} times" for name, count in firings.items() if count > 1)
+    yield from (f"trigger without lineage of its transaction: {name}" for name in firings - recorded)
+    yield from (f"lineage without a trigger of its transaction: {name}" for name in recorded - firings)
+
+
+def _firing(each: Read) -> tuple[str, str, str]:
+    document = each.document
+    return str(document["trigger_id"]), json.dumps(document["order"], sort_keys=True), each.transaction

@@ -1,0 +1,62 @@
+"""A worker process for the tests: it runs until SIGTERM or a failure, and ends or stands still where it is told to.
+
+Where the file `arm` names an effect of the commit, the process sends itself the signal named there right before that
+effect, after it has given the client's threads time to send what was produced. It takes the file away first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from signal_router.core.join import Limits
+from signal_router.errors import SignalRouterError
+from signal_router.kafka.settings import Connection
+from signal_router.runtime.app import Application
+from signal_router.runtime.settings import Times, WorkerSettings
+
+SENT_WITHIN_S = 0.05
+"""Ten times the producer's linger: by then the broker has the records of the open transaction."""
+
+
+def strike(arm: Path, effect: str) -> None:
+    if not arm.exists():
+        return
+    orders = json.loads(arm.read_text())
+    if orders["effect"] != effect:
+        return
+    arm.unlink()
+    time.sleep(SENT_WITHIN_S)
+    print(json.dumps({"struck": effect}), flush=True)
+    os.kill(os.getpid(), orders["signal"])
+
+
+async def main(given: dict[str, object]) -> int:
+    settings = dict(given)
+    connection = Connection(str(settings.pop("bootstrap")), str(settings.pop("prefix")))
+    arm = Path(str(settings.pop("arm")))
+    for name, kind in (("times", Times), ("limits", Limits)):
+        if name in settings:
+            settings[name] = kind(**settings[name])  # type: ignore[arg-type]
+    signals = tuple(settings.pop("signals", ()))  # type: ignore[arg-type]
+    worker = WorkerSettings(
+        connection, state_dir=Path(str(settings.pop("state_dir"))), signals=signals, all_lineage=True, **settings
+    )
+    try:
+        app = Application(worker, observe=lambda effect: strike(arm, effect))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.stop)
+        error = await app.run()
+    except SignalRouterError as failure:
+        error = failure
+    print(json.dumps({"ended": None if error is None else str(error)}), flush=True)
+    return 0 if error is None else 1
+
+
+if __name__ == "__main__":
+    code = asyncio.run(main(json.loads(sys.argv[1])))
+    os._exit(code)  # clients that wait for a broker that is gone must not hold the process
