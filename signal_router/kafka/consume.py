@@ -95,6 +95,7 @@ class ConsumeThread:
         self._epoch = 0
         self._metadata: bytes | None = None
         self._member = ""
+        self._turned_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="consume", daemon=True)
 
     def start(self, topics: Sequence[str]) -> None:
@@ -130,6 +131,11 @@ class ConsumeThread:
         """Whether nothing is waiting to be taken."""
         return self._pending_records == 0
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the loop began its present turn."""
+        return time.monotonic() - self._turned_at
+
     def stop(self, deadline_s: float) -> bool:
         """Leaves the group and ends the thread; False if it did not end in time."""
         self._stopping.set()
@@ -159,6 +165,7 @@ class ConsumeThread:
             consumer.close()
 
     def _turn(self, consumer: Consumer) -> None:
+        self._turned_at = time.monotonic()
         while True:
             try:
                 command = self._commands.get_nowait()

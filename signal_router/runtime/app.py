@@ -6,7 +6,7 @@ import asyncio
 import functools
 import gc
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from signal_router.kafka.topics import TopicNames, load_topics, resolve
 from signal_router.kafka.transaction import KafkaTransactionLog
 from signal_router.model.log import InputRecord, TransactionLog
 from signal_router.observe.meter import Meter
+from signal_router.runtime import web
 from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.outputs import Outputs
@@ -37,6 +38,7 @@ from signal_router.runtime.roster import Roster, now_ms
 from signal_router.runtime.settings import WorkerSettings
 from signal_router.runtime.takeover import Cluster
 from signal_router.runtime.transport import JOIN, MATCH, BatchConsumer
+from signal_router.runtime.watch import Watch
 from signal_router.runtime.worker import Phase, Worker
 from signal_router.state.rocks import RocksStore, destroy
 
@@ -69,6 +71,7 @@ class Application:
         self._waiting: list[InputRecord] = []
         self._definitions_lock = asyncio.Lock()
         self._inputs: tuple[str, ...] = ()
+        self._recycles: Mapping[str, int] = {}
 
     async def run(self) -> SignalRouterError | None:
         """Runs until `stop` or a failure; returns the failure."""
@@ -117,7 +120,18 @@ class Application:
         await self._refresh_destinations()
         await self._drain_definitions()
         self._faust = self._make_faust()
-        await self._faust.start()
+        self._watch = Watch(
+            settings,
+            self.worker,
+            self.view,
+            self._admin,
+            store,
+            candidates=self.names.candidates,
+            recycles=lambda: self._recycles,
+        )
+        if settings.web_port is not None:
+            web.Pages(self.worker, self.meter, self._watch).add_to(self._faust)
+        await web.start(self._faust, settings)
         consumer: BatchConsumer = self._faust.consumer
         self.worker.deliver = functools.partial(self._deliver, consumer)
         self._consume = ConsumeThread(self._consumer_settings(), self.worker, slot=settings.slot)
@@ -131,10 +145,13 @@ class Application:
         self._every(MARK_EVERY_S, self._mark)
         self._every(ROSTER_EVERY_S, self.worker.tell_roster)
         self._every(REFRESH_EVERY_S, self._refresh)
+        if settings.web_port is not None:
+            self._spawn(self._watch.run())
 
     async def _stop(self) -> None:
         for timer in self._timers:
             timer.cancel()
+        self._watch.close()
         await self.worker.stop()
         for follower in self._followers:
             await self._blocking(follower.stop)
@@ -174,11 +191,13 @@ class Application:
 
     def _make_log(self) -> TransactionLog:
         settings = self.settings
-        return KafkaTransactionLog(
+        log = KafkaTransactionLog(
             settings.connection.producer_config({}),
             settings.transactional_id,
             transaction_timeout_ms=settings.times.transaction_ms,
         )
+        self._recycles = log.recycles
+        return log
 
     def _consumer_settings(self) -> dict[str, Setting]:
         times = self.settings.times

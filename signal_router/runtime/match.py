@@ -66,6 +66,8 @@ class MatchProcessor:
             self._record(batch.tp, partition, records[batch.at], stage, now)
             batch.at += 1
         stage.records += len(records)
+        for subscription, count in self._view.index.take_refusals().items():
+            stage.count("without_join_key", subscription, count=count)
         self._advance(batch.tp, partition, batch.next_offset, stage)
         return True
 

@@ -51,10 +51,10 @@ class Stage:
         self.outputs.append(record)
         self.output_bytes += len(record.value or b"")
 
-    def count(self, name: str, subscription: str = "", reason: str = "") -> None:
+    def count(self, name: str, subscription: str = "", reason: str = "", *, count: int = 1) -> None:
         """Counts something that becomes true with the commit."""
         key = (name, subscription, reason)
-        self.counts[key] = self.counts.get(key, 0) + 1
+        self.counts[key] = self.counts.get(key, 0) + count
 
     @property
     def empty(self) -> bool:

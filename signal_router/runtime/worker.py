@@ -592,6 +592,16 @@ class Worker:
         """The partitions of the present assignment."""
         return self._tps
 
+    @property
+    def member(self) -> bool:
+        """Whether the group has given this worker an assignment, be it an empty one."""
+        return self._assignment != 0
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the consume thread began its present turn; 0 before there is one."""
+        return 0.0 if self._consume is None else self._consume.silent_s
+
     def purgeable(self) -> dict[TopicPartition, int]:
         """The candidates partitions of this worker, with the next offset of the last commit."""
         return dict(self._purgeable)

@@ -1,0 +1,113 @@
+"""The worker's web pages, on Faust's own server: `/metrics`, `/livez`, `/readyz`, and a short status at `/`.
+
+Faust's own pages are left out: they speak of its tables and its partition assignor, which this program does not use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import faust
+from aiohttp import web
+from faust.web.base import BlueprintManager
+
+from signal_router.errors import ConfigurationError
+from signal_router.observe.exposition import CONTENT_TYPE, State, render
+from signal_router.observe.meter import Meter
+from signal_router.runtime.roster import partitions_by_topic
+from signal_router.runtime.settings import WorkerSettings
+from signal_router.runtime.watch import Watch
+from signal_router.runtime.worker import Phase, Worker
+
+SILENT_S = 60.0
+"""A consume thread turns 20 times a second, but for a revoke, which it waits for some seconds."""
+
+
+class Pages:
+    """Answers for one worker. That an answer comes at all says that the event loop turns."""
+
+    def __init__(self, worker: Worker, meter: Meter, watch: Watch) -> None:
+        self._worker = worker
+        self._meter = meter
+        self._watch = watch
+        self._started = time.monotonic()
+
+    def add_to(self, app: faust.App) -> None:
+        """Puts the pages on the app's web server; before the app is started."""
+        app.web.blueprints = BlueprintManager()
+        router: web.UrlDispatcher = app.web.web_app.router
+        router.add_get("/", self.status)
+        router.add_get("/metrics", self.metrics)
+        router.add_get("/livez", self.livez)
+        router.add_get("/readyz", self.readyz)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Metrics for Prometheus; written in a thread, since there may be many."""
+        body = await asyncio.to_thread(render, self._meter, self._watch.state())
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def livez(self, _request: web.Request) -> web.Response:
+        """200 while the worker makes progress; 503 means that only a restart helps."""
+        return _answer(self._fault())
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """200 once what is assigned is restored and read; 503 with the reason before."""
+        return _answer(self._fault() or self._unready())
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """A short status as JSON."""
+        return web.json_response(self._status(self._watch.state()))
+
+    def _fault(self) -> str | None:
+        silent_s = self._worker.silent_s
+        if silent_s > SILENT_S:
+            return f"the consume thread has not turned for {silent_s:.0f} s"
+        if self._worker.phase is Phase.STOPPED:
+            return "stopped"
+        return None
+
+    def _unready(self) -> str | None:
+        worker = self._worker
+        if worker.phase is Phase.RUNNING or (worker.member and not worker.partitions):
+            return None  # without partitions it stands by: there are more workers than partitions
+        reason = "restoring its partitions" if worker.phase is Phase.TAKING_OVER else "waiting for partitions"
+        return f"{reason}: {worker.trouble}" if worker.trouble else reason
+
+    def _status(self, state: State) -> dict[str, object]:
+        unready = self._fault() or self._unready()
+        return {
+            "slot": state.slot,
+            "app": state.app,
+            "version": state.version,
+            "up_seconds": round(time.monotonic() - self._started, 1),
+            "phase": state.phase,
+            "ready": unready is None,
+            "reason": unready,
+            "partitions": partitions_by_topic(state.assigned),
+            "behind": sum(state.lag.values()) if state.lag else None,
+            "definitions_revision": state.revision,
+            "subscriptions": state.subscriptions,
+            "signals": self._meter.total("signals"),
+            "triggers": self._meter.total("fired"),
+            "dead_letters": self._meter.total("dead_letters"),
+            "transactions": self._meter.transactions,
+            "pending": sum(state.pending.values()),
+            "pages": ["/metrics", "/livez", "/readyz"],
+        }
+
+
+async def start(app: faust.App, settings: WorkerSettings) -> None:
+    """Starts the app with its web server. Raises ConfigurationError where the server cannot listen."""
+    try:
+        await app.start()
+    except OSError as error:
+        await app.stop()
+        raise ConfigurationError(
+            f'web port {settings.web_port} on "{settings.web_host}" cannot be used: {error.strerror or error}',
+            hint="--web-port with another port, or --web-port off",
+        ) from error
+
+
+def _answer(fault: str | None) -> web.Response:
+    return web.Response(text="ok\n" if fault is None else f"{fault}\n", status=200 if fault is None else 503)
