@@ -39,7 +39,7 @@ def from_scratch() -> Sequence[Command]:
         (f"{program} topics apply --yes", "the topics"),
         (f"{program} apply -f {folder}/page-on-failure.yaml", "a subscription"),
         (f"{program} run --slot worker-0 --state-dir /tmp/worker-0", "a worker, in a terminal of its own"),
-        (f"{program} signals publish quality/check.failed -p severity=5 -p table=plays", "a signal"),
+        (f"{program} signals publish --name quality/check.failed --param severity=5 --param table=plays", "a signal"),
         (f"{program} triggers tail", "its trigger"),
     ]
 

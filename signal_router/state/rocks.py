@@ -130,5 +130,5 @@ def _refuse_foreign(path: Path) -> None:
     if foreign:
         raise StateError(
             f'the directory "{path}" holds "{foreign[0]}", which is not part of a store',
-            hint="give a directory of its own: signal-router worker --state-dir DIR",
+            hint="give a directory of its own: signal-router run --state-dir DIR",
         )
