@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from hypothesis import strategies as st
@@ -562,7 +562,6 @@ class Engine:
 
     def _crash(self) -> None:
         self.table.discard()
-        self.joiner = Joiner(self.table, self._documents, self._limits)
         self._back()
         self._take_all()
 
@@ -593,6 +592,3 @@ def _trigger(fired: Fired) -> object:
     ]
     completing = next(one for one in bound if one.sequence == fired.completing.sequence)
     return json.loads(triggers.encode(triggers.build(fired.subscription, fired.key, bound, completing, PARTITION)))
-
-
-StoreFactory = Callable[[], tuple[Store, int]]

@@ -17,7 +17,7 @@ from signal_router.state.keys import partition_prefix
 from signal_router.state.rocks import RocksStore
 from signal_router.state.store import MemoryStore, Store
 
-EXAMPLES = int(os.environ.get("SIGNAL_ROUTER_JOIN_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("SIGNAL_ROUTER_JOIN_EXAMPLES", "200"))
 """For each of the four combinations; a long search: SIGNAL_ROUTER_JOIN_EXAMPLES=20000."""
 
 searching = settings(

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from join_cases import DEDUPE_MS, ID, KEY, WITHIN_MS, Partition, signal, subscription
 
 from signal_router.core import join_sets
-from signal_router.core.join import Chore, Ended, Fired, Joiner, Limits
+from signal_router.core.join import Chore, Ended, Fired, Limits
 from signal_router.core.tables import Progress
 from signal_router.errors import StateError
-from signal_router.model.candidates import Mark
+from signal_router.model.candidates import Candidate, Mark
 from signal_router.model.signals import Position
 from signal_router.model.subscriptions import Policy
 
@@ -389,18 +387,10 @@ def test_unknown_subscription_stops_the_worker() -> None:
 
 def test_definitions_older_than_a_candidate_stop_the_worker() -> None:
     partition = Partition(subscription("ab"))
-    candidate_view = partition.definitions.revision
-    partition.definitions.put(ID, subscription("ab", revision=1))
-    behind = Partition(subscription("ab"))
-
-    def newer(joiner: Joiner) -> None:
-        from_newer = replace(partition.definitions)
-        assert from_newer.revision > candidate_view
-        partition.joiner = joiner
-        partition.takes(signal("a1"), "a")
+    newer = Candidate(ID, 1, 1, 1, KEY, 1, signal("a1"))
 
     with pytest.raises(StateError, match="a candidate of revision 1 met definitions of revision 0"):
-        newer(behind.joiner)
+        partition.joiner.candidate(1, newer)
 
 
 def test_definitions_do_not_change_while_the_last_change_is_carried_out() -> None:
@@ -424,7 +414,6 @@ def pieces_of_work(partition: Partition, *, lose: bool) -> list[str]:
             for _, _ in zip(range(2), partition.joiner.work(), strict=False):
                 pass
             partition.table.discard()
-            partition.joiner = Joiner(partition.table, partition.definitions, partition.limits)
         decision = next(partition.joiner.work(), None)
         if decision is None:
             return done
@@ -487,7 +476,6 @@ def test_discarded_stage_is_decided_again_alike() -> None:
     first = [partition.becomes(signal(name), name[0]) for name in ("a2", "b1", "b2", "b3")]
 
     partition.table.discard()
-    partition.joiner = Joiner(partition.table, partition.definitions, partition.limits)
 
     assert [partition.becomes(signal(name), name[0]) for name in ("a2", "b1", "b2", "b3")] == first
 
