@@ -13,7 +13,7 @@ from signal_router.cli.connection import connection_options
 from signal_router.cli.output import Output, output_option
 from signal_router.cli.progress import progress_bar
 from signal_router.cli.signal_answer import answer, say_answer
-from signal_router.cli.tailing import document_of, envelope, malformed, pairs, place, tail_options, who
+from signal_router.cli.tailing import bound, document_of, envelope, malformed, pairs, place, tail_options, who
 from signal_router.cli.triggers import subscription_of
 from signal_router.errors import ConfigurationError, RecordError
 from signal_router.kafka.admin_client import connect
@@ -252,10 +252,9 @@ def _line(record: Mapping[str, object]) -> str:
 def _parts(document: Document) -> list[tailing.Part]:
     match document.get("kind"):
         case "fired":
-            signals = ", ".join(f"{signal.get('alias')}: {who(signal)}" for signal in signals_of(document))
             of = (subscription_of(document), "cyan")
             key, trigger_id = pairs(document.get("join_key")), str(document.get("trigger_id"))
-            return [("fired", "green"), of, key, signals, (trigger_id, "bright_black")]
+            return [("fired", "green"), of, key, bound(signals_of(document)), (trigger_id, "bright_black")]
         case "signal":
             outcome, reason = str(document.get("outcome")), document.get("reason")
             because = outcome if reason in {None, "completed"} else f"{outcome}/{reason}"

@@ -37,7 +37,11 @@ def answer(
     note = None
     if isinstance(subject, Position) and signal is None:
         signal, note = look_at(connection, admin, subject)
-        if signal is not None and story.found:
+        if story.dead_letters:
+            note = (
+                f"signal-router dead-letters show {subject.topic}/{subject.partition}/{subject.offset} has the record"
+            )
+        elif story.found:
             note = None
     elif not story.found:
         note = (

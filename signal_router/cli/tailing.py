@@ -175,6 +175,14 @@ def who(signal: Mapping[str, object]) -> str:
     return "-" if source is None else f"{source}" if id_ is None else f"{source}#{id_}"
 
 
+def bound(signals: Iterable[Mapping[str, object]]) -> str:
+    """Writes the signals of a trigger: `alias: source#id`, for one without an id its position."""
+    return ", ".join(
+        f"{signal.get('alias')}: {who(signal) if signal.get('id') else place(signal.get('position'))}"
+        for signal in signals
+    )
+
+
 def say(text: str) -> None:
     """Says something to people beside what is followed."""
     click.echo(text, err=True)

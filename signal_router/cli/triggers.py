@@ -9,7 +9,7 @@ import click
 from signal_router.cli import tailing
 from signal_router.cli.connection import connection_options
 from signal_router.cli.output import Output, output_option
-from signal_router.cli.tailing import document_of, envelope, malformed, pairs, tail_options, who
+from signal_router.cli.tailing import bound, document_of, envelope, malformed, pairs, tail_options
 from signal_router.errors import RecordError
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.offsets import describe
@@ -97,7 +97,6 @@ def _line(record: Mapping[str, object]) -> str:
     at = (str(record["timestamp"]), "bright_black")
     match record:
         case {"trigger": dict(trigger)}:
-            signals = ", ".join(f"{signal.get('alias')}: {who(signal)}" for signal in signals_of(trigger))
             return tailing.line(
                 [
                     at,
@@ -105,7 +104,7 @@ def _line(record: Mapping[str, object]) -> str:
                     (pairs(trigger.get("join_key")), "green"),
                     pairs(trigger.get("params")),
                     (str(trigger["trigger_id"]), "bright_black"),
-                    (signals, "bright_black"),
+                    (bound(signals_of(trigger)), "bright_black"),
                 ]
             )
         case {"error": {"reason": reason, "message": message}}:
