@@ -24,7 +24,7 @@ def local_entries(key: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise StateError(
             f"changelog record {key!r} cannot be read: {error}",
-            hint="was it written by a newer version? see docs/keys.md for the formats",
+            hint="run the program version that wrote it",
         ) from error
 
 
