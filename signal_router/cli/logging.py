@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 
-import structlog
+from signal_router.observe.logs import configure_logs
 
 
 def log_to_stderr(*, verbose: bool) -> None:
-    """Configures structured logs; without `verbose` neither details nor what Kafka's client says of its retries."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    """Configures log lines; without `verbose` neither details nor what Kafka's client says of its retries."""
+    configure_logs(logging.DEBUG if verbose else logging.INFO)

@@ -220,4 +220,6 @@ def _counts(application: Application) -> Counts:
         dead_letters=meter.total("dead_letters"),
         # Those of candidates always end in marks and in the markers of their transactions.
         signals_partitions=tuple(tp for tp in worker.partitions if tp.topic != application.names.candidates),
+        transactions=meter.transactions,
+        commit_seconds=meter.commit_seconds,
     )

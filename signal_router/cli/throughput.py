@@ -45,6 +45,8 @@ class Counts:
     fired: int
     dead_letters: int
     signals_partitions: tuple[TopicPartition, ...]
+    transactions: int = 0
+    commit_seconds: float = 0.0
 
 
 class Display(Protocol):
@@ -59,7 +61,8 @@ class Rates:
 
     def __init__(self, now: float) -> None:
         self._at = now
-        self._signals = self._fired = 0
+        self._signals = self._fired = self._transactions = 0
+        self._commit_seconds = 0.0
 
     def since(self, counts: Counts, now: float) -> tuple[float, float]:
         """Signals and triggers per second since the last look."""
@@ -67,6 +70,12 @@ class Rates:
         rates = (counts.signals - self._signals) / seconds, (counts.fired - self._fired) / seconds
         self._at, self._signals, self._fired = now, counts.signals, counts.fired
         return rates
+
+    def commits(self, counts: Counts) -> tuple[int, float]:
+        """Transactions since the last look at them, and the milliseconds that each took to commit."""
+        transactions, seconds = counts.transactions - self._transactions, counts.commit_seconds - self._commit_seconds
+        self._transactions, self._commit_seconds = counts.transactions, counts.commit_seconds
+        return transactions, seconds * 1000 / max(transactions, 1)
 
 
 def line(counts: Counts, rates: tuple[float, float], behind: int | None, away_s: float | None) -> str:
@@ -131,11 +140,14 @@ async def tell(counts: Callable[[], Counts], behind: Lag, display: Display | Non
         if display is not None:
             display.update(line(now, (signals, fired), behind.behind, behind.away_s))
         else:
+            transactions, commit_ms = rates.commits(now)
             _log.info(
                 "throughput",
                 phase=now.phase,
                 signals_per_s=round(signals, 1),
                 triggers_per_s=round(fired, 1),
+                transactions=transactions,
+                commit_ms=round(commit_ms, 1),
                 waiting=behind.behind,
                 dead_letters=now.dead_letters,
             )

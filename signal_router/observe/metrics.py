@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from signal_router.observe import events
+
 PREFIX = "signal_router_"
 
 
@@ -140,11 +142,11 @@ def documented() -> str:
     for metric in CATALOGUE:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         lines.append(f"| `{metric.name}` | {metric.kind.value} | {labels} | {metric.help} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", _LINES.strip(), "", events.documented(), ""])
 
 
 _PAGE = """
-# Metrics
+# Metrics and log lines
 
 `signal-router run` serves Prometheus metrics at `/metrics` on its web port (`--web-port`, 6066 by default; on loopback
 unless `--web-host` says otherwise), besides `/livez`, `/readyz` and a short status as JSON at `/`.
@@ -158,7 +160,14 @@ Worth an alert: `signal_router_lag_records` that grows; `signal_router_dead_lett
 0; `signal_router_oldest_pending_age_seconds` near a subscription's `within`; `signal_router_definitions_revision` that
 differs between workers for long.
 
-This page is made from `signal_router/observe/metrics.py` by `python -m signal_router.observe.metrics`.
+This page is made from `signal_router/observe/` by `python -m signal_router.observe.metrics`.
+"""
+
+_LINES = """
+## Log lines
+
+On a terminal log lines are for people, elsewhere each is one JSON object with `timestamp`, `level`, `event`, `logger`
+and the fields below; they go to stderr. `-v` adds details and what Kafka's client says. Nothing is logged per record.
 """
 
 if __name__ == "__main__":
