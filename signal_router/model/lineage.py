@@ -79,7 +79,7 @@ def input_key(partition: int, sequence: int) -> bytes:
     return f"input/{partition}/{sequence}".encode()
 
 
-def signal_value(  # noqa: PLR0917 (one argument for each field)
+def signal_value(
     signal: SignalCopy,
     subscription: str,
     key: str,

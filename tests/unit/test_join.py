@@ -198,6 +198,14 @@ def test_late_signal_that_completes_nothing_expires_at_once() -> None:
     assert partition.becomes(signal("a1", 1_000), "a") == ["a1 duplicate repeat"]
 
 
+def test_signal_whose_deadline_is_the_clock_still_waits() -> None:
+    partition = Partition(subscription("ab"))
+    partition.clock(1_000 + WITHIN_MS)
+
+    assert partition.becomes(signal("a1", 1_000), "a") == ["a1 waits"]
+    assert partition.clock(1_001 + WITHIN_MS) == ["a1 expired within"]
+
+
 def test_clock_is_the_smallest_announced_time_and_unknown_while_one_input_is_silent() -> None:
     partition = Partition(subscription("ab"))
     partition.becomes(signal("a1", 1_000), "a")
@@ -247,6 +255,17 @@ def test_latest_keeps_a_signal_that_is_the_newest_of_one_of_its_aliases() -> Non
 
     assert partition.becomes(signal("a1"), "a") == ["a1 waits"]
     assert partition.becomes(signal("b1"), "b") == ["x1 superseded newer", "b1 waits"]
+
+
+def test_cause_of_being_superseded_is_the_newest_that_shares_an_alias() -> None:
+    partition = Partition(subscription("abc", policy=Policy.LATEST))
+    partition.takes(signal("x1", offset=1), "ab")
+    partition.takes(signal("a1", offset=2), "a")
+
+    superseded, _ = partition.takes(signal("b1", offset=3), "b")
+
+    assert isinstance(superseded, Ended)
+    assert (superseded.signal.id, superseded.cause) == ("x1", Position("signals", 0, 3))
 
 
 def test_latest_is_not_replaced_by_a_repeat() -> None:
