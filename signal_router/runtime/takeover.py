@@ -94,9 +94,38 @@ def take_over(
     """
     began = time.monotonic()
     tps = sorted(tps)
+    while True:
+        committed = _stable_offsets(cluster, tps, interrupted)
+        try:
+            found = _take_over_at(cluster, store, roster, tps, committed, interrupted)
+        except StateError:
+            # An assignment may have ended without our knowledge: who has the partitions now goes on while we look, and
+            # what we read does not fit together. Then the offsets have moved, and the group will soon say the rest.
+            if _stable_offsets(cluster, tps, interrupted) == committed:
+                raise
+            continue
+        found.seconds = time.monotonic() - began
+        return found
+
+
+def _stable_offsets(
+    cluster: Cluster, tps: list[TopicPartition], interrupted: threading.Event
+) -> dict[TopicPartition, NextOffset | None]:
+    if interrupted.is_set():
+        raise InterruptedError
+    return stable_offsets(cluster.admin, cluster.group, tps, deadline_s=STABLE_WITHIN_S, interrupted=interrupted)
+
+
+def _take_over_at(
+    cluster: Cluster,
+    store: Store,
+    roster: Roster,
+    tps: list[TopicPartition],
+    committed: Mapping[TopicPartition, NextOffset | None],
+    interrupted: threading.Event,
+) -> Takeover:
     names = cluster.names
     topics = describe(cluster.admin, {tp.topic for tp in tps})
-    committed = stable_offsets(cluster.admin, cluster.group, tps, deadline_s=STABLE_WITHIN_S, interrupted=interrupted)
     starts, ends = start_offsets(cluster.admin, tps), end_offsets(cluster.admin, tps)
     found = Takeover()
     resolved: dict[TopicPartition, NextOffset] = {}
@@ -129,7 +158,6 @@ def take_over(
                         hint="was a topic re-created? see the operations guide; going on would lose or repeat triggers",
                     )
             found.joins[partition] = JoinStart(resolved[tp].offset, 0 if position is None else position.sequence)
-    found.seconds = time.monotonic() - began
     return found
 
 
