@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from signal_router.cli.progress import quiet_clients
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -35,6 +37,7 @@ def cli(context: click.Context, *, keep: bool, fault: str | None, days: int) -> 
     from signal_router.demo.play import Play, scratch_folder, stage  # noqa: PLC0415
     from signal_router.demo.screen import Screen  # noqa: PLC0415
 
+    quiet_clients()
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     screen = Screen()
     screen.headline("signal-router: several teams, one Kafka, every trigger exactly once")

@@ -145,7 +145,7 @@ class DemoCluster:
 
 
 def wait_for(condition: Callable[[], bool], *, within_s: float, what: str, check: Callable[[], None]) -> None:
-    """Waits until a condition holds; `check` raises what makes waiting pointless. Raises BrokerError when it is late."""
+    """Waits until a condition holds; `check` raises what makes waiting pointless, BrokerError comes when it is late."""
     until = time.monotonic() + within_s
     while not condition():
         check()

@@ -20,7 +20,7 @@ class Place(msgspec.Struct, frozen=True):
     offset: int
 
     def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}@{self.offset}"
+        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 class TriggerSignal(msgspec.Struct, frozen=True):

@@ -26,7 +26,8 @@ def _day(value: str | int) -> str:
 
 def _titles(fact: Fact) -> SetKey | None:
     params = fact.params
-    return (str(params["country"]), _day(params["date"])) if int(params["rows"]) > 1000 else None
+    wanted = params["state"] == "final" and int(params["rows"]) > 1000
+    return (str(params["country"]), _day(params["date"])) if wanted else None
 
 
 def _plays(fact: Fact) -> SetKey | None:

@@ -26,6 +26,6 @@ def inject(fault: Fault, cluster: DemoCluster) -> str:
         producer = cluster.producer()
         producer.produce(where.topic, record.value, record.key, where.partition, headers=list(record.headers or ()))
         flush(producer)
-        return f"a producer wrote the trigger at {where.topic}/{where.partition}@{record.offset} a second time"
+        return f"a producer wrote the trigger at {where.topic}/{where.partition}/{record.offset} a second time"
     purge_before(cluster.admin, {TopicPartition(where.topic, where.partition): record.offset + 1})
-    return f"somebody deleted the trigger at {where.topic}/{where.partition}@{record.offset}"
+    return f"somebody deleted the trigger at {where.topic}/{where.partition}/{record.offset}"

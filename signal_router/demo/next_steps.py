@@ -26,7 +26,7 @@ def while_it_runs(connection: Connection, trigger_id: str | None, web_port: int)
         *caused,
         (f"{program} joins list", "what waits, and for what?"),
         (f"{program} dead-letters list", "what could not be read, and why?"),
-        (f"{program} subscriptions list", "who waits for which signals?"),
+        (f"{program} triggers tail --from -3", "the last triggers, and those to come"),
         (f"curl -s http://127.0.0.1:{web_port}/metrics", "the worker's metrics"),
     ]
 
@@ -34,14 +34,17 @@ def while_it_runs(connection: Connection, trigger_id: str | None, web_port: int)
 def from_scratch() -> Sequence[Command]:
     """Commands that lead from nothing to a first trigger of one's own."""
     program, folder = _program(), _shown(Path(str(resources.files("signal_router.demo"))) / "subscriptions")
+    publish = f"{program} signals publish --name"
     return [
         (f"{program} broker", "a real Kafka of your own, in a terminal of its own"),
         (f"{program} topics apply --yes", "the topics"),
-        (f"{program} apply -f {folder}/page-on-failure.yaml", "a subscription"),
+        (f"{program} apply -f {folder}", "who waits for what: files to read and to change"),
         (f"{program} run --slot worker-0 --state-dir /tmp/worker-0", "a worker, in a terminal of its own"),
-        (f"{program} signals publish --name quality/check.failed --param severity=5 --param table=plays", "a signal"),
-        (f"{program} triggers tail", "its trigger"),
-    ]
+        (f"{publish} warehouse/titles.ready \\\n    --param date=2026-03-10 --param country=US --param rows=1500"
+         " --param state=final", "two signals of one set"),
+        (f"{publish} streaming/plays.ready \\\n    --param dateint=20260310 --param cc=US", ""),
+        (f"{program} triggers tail", "their trigger"),
+    ]  # fmt: skip
 
 
 def _program() -> str:

@@ -94,6 +94,7 @@ class Screen:
         self.console.print()
         self.console.print(title)
         for command, purpose in lines:
-            self.console.print(Text(f"  # {purpose}", style="dim"))
+            if purpose:
+                self.console.print(Text(f"  # {purpose}", style="dim"))
             self.console.print(Text(f"  {command}", style="bold"), soft_wrap=True)
         self.console.print()

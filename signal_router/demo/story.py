@@ -125,7 +125,8 @@ def _tables_of(day: date, country: str, chance: random.Random) -> Iterator[Fact]
     for run in range(1, titles + 1):
         rows = chance.randint(1_001, 9_999) if hero or chance.random() < 0.9 else chance.randint(1, 1_000)
         name = f"titles-{day:%Y%m%d}-{country}-{run}"
-        params: dict[str, str | int] = {"date": day.isoformat(), "country": country, "rows": rows}
+        state = "final" if hero or chance.random() < 0.95 else "partial"
+        params: dict[str, str | int] = {"date": day.isoformat(), "country": country, "rows": rows, "state": state}
         yield Fact("warehouse/titles.ready", "wf/titles", name, params)
     for run in range(1, plays + 1):
         name = f"plays-{day:%Y%m%d}-{country}-{run}"

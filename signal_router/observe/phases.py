@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
 
@@ -10,12 +9,12 @@ from time import perf_counter
 class PhaseClock:
     """Adds up seconds by phase: one phase at a time, each begins where the one before it ends.
 
-    Used from one thread at a time. `clock(name)` begins a phase, `clock.stop()` ends the last one. `timer` gives seconds:
-    wall time, or `time.thread_time` where waiting for a processor must not count.
+    Used from one thread at a time. `clock(name)` begins a phase, `clock.stop()` ends the last one. `timer` gives
+    seconds: wall time, or `time.thread_time` where waiting for a processor must not count.
     """
 
     def __init__(self, timer: Callable[[], float] = perf_counter) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self._timer = timer
         self._phase = ""
         self._began = 0.0
@@ -24,7 +23,7 @@ class PhaseClock:
         """Begins a phase."""
         now = self._timer()
         if self._phase:
-            self.seconds[self._phase] += now - self._began
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._began
         self._phase, self._began = phase, now
 
     def stop(self) -> None:
