@@ -155,7 +155,7 @@ def _say(read: Read, letter: DeadLetter, output: Output) -> None:
         output.say("\nheaders")
         for name, content in letter.headers:
             output.say(f"  {printable(name)}: {'null' if content is None else printable(text_of(content))}")
-    size = "" if not letter.truncated else ", the first 64 kB: signal-router reads the rest where the record stands"
+    size = "" if not letter.truncated else ", cut: the dead letter keeps the first 64 kB"
     output.say(f"\nvalue ({len(letter.value or b'')} bytes{size})")
     output.say(_value_text(letter.value))
     output.say(f"\nto send it again: signal-router dead-letters replay {_key(read)}")

@@ -13,6 +13,7 @@ from signal_router.errors import ConfigurationError, RecordError
 from signal_router.model.json_values import decode_json
 from signal_router.model.records import decode_signal
 from signal_router.model.signal_fields import SCALARS
+from signal_router.runtime.settings import DEFAULT_SIGNAL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from signal_router.model.signals import Signal
     from signal_router.model.values import Value
 
-LIMIT_BYTES = 256 * 1024
-"""The size that workers read as a signal unless they are told otherwise."""
 SHOWN_PROBLEMS = 10
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -49,7 +48,7 @@ def read_signals(stream: BinaryIO, name: str, headers: Headers, *, force: bool) 
 def checked(where: str, value: bytes, headers: Headers, *, force: bool) -> Given:
     """Reads one value as a worker would. Raises `ConfigurationError` unless `force`."""
     try:
-        return Given(where, value, decode_signal(value, headers, limit_bytes=LIMIT_BYTES))
+        return Given(where, value, decode_signal(value, headers, limit_bytes=DEFAULT_SIGNAL_BYTES))
     except RecordError as error:
         if force:
             return Given(where, value, None)
@@ -66,7 +65,7 @@ def check_all(stream: BinaryIO, name: str, headers: Headers) -> int:
     for number, value in _values(stream, force=False):
         count += 1
         try:
-            decode_signal(value, headers, limit_bytes=LIMIT_BYTES)
+            decode_signal(value, headers, limit_bytes=DEFAULT_SIGNAL_BYTES)
         except RecordError as error:
             problems.append(f"{name}:{number}: {error.message}")
             hint = hint or error.hint

@@ -9,7 +9,7 @@ from signal_router.cli.record_at import look_at
 from signal_router.cli.tailing import pairs, place
 from signal_router.cli.triggers import subscription_of
 from signal_router.model.signals import Position
-from signal_router.runtime.ancestry import Identity, is_subject, position_of, signals_of
+from signal_router.runtime.ancestry import Identity, cause_of, is_subject, position_of, signals_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +32,7 @@ def answer(
     declared: Mapping[str, Declared],
 ) -> dict[str, object]:
     """Puts the answer together: the signal, what became of it, and where nothing is known, why that may be."""
-    outcomes = sorted(_outcomes(subject, story, declared), key=lambda row: str(row["at"]))
+    outcomes = sorted(_outcomes(subject, story, declared), key=_order)
     signal = next(_mentions(subject, story), None)
     note = None
     if isinstance(subject, Position) and signal is None:
@@ -77,6 +77,10 @@ def say_answer(found: Mapping[str, object], output: Output) -> None:
         output.say(f"\n{found['note']}")
 
 
+def _order(row: Mapping[str, object]) -> tuple[str, bool]:
+    return str(row["at"]), row["outcome"] == "fired"
+
+
 def _flat(row: Mapping[str, object]) -> dict[str, object]:
     return dict(row) | {"position": place(row["position"]), "join_key": pairs(row["join_key"])}
 
@@ -94,9 +98,14 @@ def _outcomes(subject: Subject, story: SignalStory, declared: Mapping[str, Decla
                 "at": trigger.get("fired_at"),
                 "trigger_id": trigger.get("trigger_id"),
             }
+    fired = {trigger.get("trigger_id") for trigger in story.triggers}
     for document in story.outcomes:
-        if document.get("outcome") != "fired":  # with `lineage: all` it stands here, too
-            yield _ended(document)
+        if document.get("outcome") == "fired":
+            continue  # with `lineage: all` it stands here, too
+        row = _ended(document)
+        if cause_of(document).get("trigger_id") in fired:
+            row["why"] = f"{row['why']}, replayed since"
+        yield row
     yield from _waiting(subject, story, declared)
     for letter in story.dead_letters:
         at = letter.position
@@ -132,15 +141,11 @@ def _waiting(subject: Subject, story: SignalStory, declared: Mapping[str, Declar
 
 
 def _ended(document: Document) -> dict[str, object]:
-    cause = document.get("cause")
-    because = ""
-    if isinstance(cause, dict):
-        if "trigger_id" in cause:
-            because = f" (trigger {cause['trigger_id']})"
-        elif document.get("outcome") == "duplicate":
-            because = f" of {place(cause.get('position'))}"
-        else:
-            because = f" by {place(cause.get('position'))}"
+    cause, because = cause_of(document), ""
+    if "trigger_id" in cause:
+        because = f" (trigger {cause['trigger_id']})"
+    elif "position" in cause:
+        because = f" {'of' if document.get('outcome') == 'duplicate' else 'by'} {place(cause['position'])}"
     return {
         "position": document.get("position"),
         "subscription": document.get("subscription"),
@@ -149,7 +154,7 @@ def _ended(document: Document) -> dict[str, object]:
         "reason": document.get("reason"),
         "why": f"{document.get('reason')}{because}",
         "at": document.get("ended_at"),
-        "cause": cause,
+        "cause": document.get("cause"),
     }
 
 

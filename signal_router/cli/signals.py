@@ -25,6 +25,7 @@ from signal_router.model.candidates import identity_of
 from signal_router.model.json_values import decode_json
 from signal_router.model.log import OutputRecord
 from signal_router.model.records import decode_signal
+from signal_router.runtime.settings import DEFAULT_SIGNAL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -252,7 +253,7 @@ def tail_(
 
 def _record(read: Read, name: str | None, source: str | None) -> dict[str, object] | None:
     try:
-        signal = decode_signal(read.record.value, read.record.headers, limit_bytes=given_signals.LIMIT_BYTES)
+        signal = decode_signal(read.record.value, read.record.headers, limit_bytes=DEFAULT_SIGNAL_BYTES)
     except RecordError as error:
         return None if name or source else malformed(read, error)
     if signal is None:

@@ -5,7 +5,7 @@ Lineage holds what ended. A question scans it once and keeps only what belongs t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -84,7 +84,7 @@ def trigger_story(
             if document := _document(value):
                 story.fired[key.decode()[8:]] = document
         elif key.startswith(b"signal/") and value is not None and hint in value and (document := _document(value)):
-            of = _cause(document).get("trigger_id")
+            of = cause_of(document).get("trigger_id")
             if document.get("outcome") == "undeliverable" and isinstance(of, str):
                 story.undeliverable.setdefault(of, []).append(document)
     return story
@@ -138,7 +138,7 @@ class _Facts:
         elif key.startswith(b"signal/"):
             if self._about(document):
                 self.outcomes[key] = document
-            elif position_of(_cause(document).get("position")) == self._subject:
+            elif position_of(cause_of(document).get("position")) == self._subject:
                 self.affected[key] = document
 
     def _about(self, document: Document) -> bool:
@@ -193,7 +193,8 @@ def _document(value: bytes | None) -> Document | None:
     return document if isinstance(document, dict) else None
 
 
-def _cause(document: Document) -> Document:
+def cause_of(document: Document) -> Document:
+    """What a candidate's lineage names as the cause of its outcome; empty where there is none."""
     cause = document.get("cause")
     return cause if isinstance(cause, dict) else {}
 
@@ -210,8 +211,3 @@ def _hint(subject: Subject) -> bytes:
     if isinstance(subject, Position):
         return b"".join(map(_pack, (subject.topic, subject.partition, subject.offset)))
     return canonical_json([subject.name, subject.source, subject.id])
-
-
-def distinct_positions(documents: Iterable[object]) -> list[Position]:
-    """The positions among values, each once, in order."""
-    return sorted({position for each in documents if (position := position_of(each)) is not None})

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import cast
 
 import msgspec
 from confluent_kafka.admin import AdminClient
@@ -56,16 +56,6 @@ class Replayed:
 
     destination: str
     position: Position | None
-
-
-class Replay(Protocol):
-    """Replays dead letters of one kind."""
-
-    def check(self, letter: DeadLetter) -> str:
-        """Gives the topic it would go to. Raises `ReplayRefusedError`."""
-
-    def send(self, letter: DeadLetter) -> Replayed:
-        """Replays it. Raises `ReplayRefusedError`, `BrokerError`, and what the transaction raises."""
 
 
 def refuse_kind(letter: DeadLetter) -> None:
@@ -283,9 +273,3 @@ def _kept(headers: Iterable[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes
 
 def _at(position: Position) -> str:
     return f"{position.topic}/{position.partition}/{position.offset}"
-
-
-def by_kind(replays: Mapping[Kind, Replay], letter: DeadLetter) -> Replay:
-    """The replay of a letter's kind. Raises `ReplayRefusedError` for kinds without one."""
-    refuse_kind(letter)
-    return replays[letter.kind]
