@@ -18,7 +18,9 @@ class CommittedStage(Protocol):
 
     records: int
     output_bytes: int
-    counts: dict[tuple[str, str, str], int]
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str, str], int]: ...
 
     @property
     def next_offsets(self) -> Mapping[TopicPartition, NextOffset]:

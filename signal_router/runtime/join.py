@@ -143,8 +143,7 @@ class JoinProcessor:
     def _candidate(
         self, partition: CandidatesPartition, record: InputRecord, candidate: Candidate, stage: Stage
     ) -> None:
-        savepoint = partition.table.savepoint()
-        staged, counts, sequence = len(stage.outputs), dict(stage.counts), partition.sequence
+        savepoint, staged, sequence = partition.table.savepoint(), stage.savepoint(), partition.sequence
         try:
             number = self._next(partition)
             if self._all_lineage:
@@ -155,8 +154,8 @@ class JoinProcessor:
             raise
         except Exception as error:  # whatever one record does, the partition goes on
             partition.table.rollback(savepoint)
-            del stage.outputs[staged:]
-            stage.counts, partition.sequence = counts, sequence
+            stage.rollback(staged)
+            partition.sequence = sequence
             self._refuse(partition, record, RecordError("internal", f"joining failed: {error!r}"), stage)
 
     def _mark(self, partition: CandidatesPartition, mark: Mark, stage: Stage) -> None:

@@ -119,7 +119,7 @@ class MatchProcessor:
     ) -> None:
         recorded_at = min(record.timestamp, now)
         partition.read_until = max(partition.read_until, recorded_at)
-        staged = len(stage.outputs)
+        staged = stage.savepoint()
         try:
             signal = decode_signal(record.value, record.headers, limit_bytes=self._limit_bytes)
             if signal is None:
@@ -131,8 +131,10 @@ class MatchProcessor:
         except Exception as error:  # whatever one record does, the partition goes on
             self._refuse(tp, record, RecordError("internal", f"matching failed: {error!r}"), stage, staged)
 
-    def _refuse(self, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage, staged: int) -> None:
-        del stage.outputs[staged:]
+    def _refuse(
+        self, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage, staged: tuple[int, int, int]
+    ) -> None:
+        stage.rollback(staged)
         refuse(self._names.dead_letters, Kind.SIGNAL, tp, record, error, stage)
 
     def _signal(

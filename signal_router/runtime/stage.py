@@ -10,6 +10,8 @@ partition that was given back before.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from enum import Enum
 from threading import Lock
 
@@ -42,7 +44,7 @@ class Stage:
         self.group_metadata: bytes | None = None
         self.records = 0
         self.output_bytes = 0
-        self.counts: dict[tuple[str, str, str], int] = {}
+        self._counted: list[tuple[str, str, str]] = []
         self._lock = Lock()
         self._state = StageState.OPEN
 
@@ -53,8 +55,24 @@ class Stage:
 
     def count(self, name: str, subscription: str = "", reason: str = "", *, count: int = 1) -> None:
         """Counts something that becomes true with the commit."""
-        key = (name, subscription, reason)
-        self.counts[key] = self.counts.get(key, 0) + count
+        if count == 1:
+            self._counted.append((name, subscription, reason))
+        else:
+            self._counted.extend([(name, subscription, reason)] * count)
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str, str], int]:
+        """What was counted, by (name, subscription, reason)."""
+        return Counter(self._counted)
+
+    def savepoint(self) -> tuple[int, int, int]:
+        """Marks a point to which `rollback` can return."""
+        return len(self.outputs), len(self._counted), self.output_bytes
+
+    def rollback(self, savepoint: tuple[int, int, int]) -> None:
+        """Drops the outputs and counts since a savepoint."""
+        outputs, counted, self.output_bytes = savepoint
+        del self.outputs[outputs:], self._counted[counted:]
 
     @property
     def empty(self) -> bool:
