@@ -9,7 +9,7 @@ in every run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -19,11 +19,10 @@ from signal_router.model.log import (
     AbortableError,
     InputRecord,
     NextOffset,
-    ProducerFencedError,
     TopicPartition,
-    UnknownOutcomeError,
 )
 from signal_router.testing.clock import ManualClock
+from signal_router.testing.memory_coordinator import TransactionCoordinator
 from signal_router.testing.memory_group import Group, GroupProtocol, MemoryMember
 from signal_router.testing.memory_partition import Headers, Isolation, LogEntry, PartitionLog, Producer
 from signal_router.testing.murmur2 import murmur2_partition
@@ -64,19 +63,6 @@ class _Topic:
     writable: bool = True
 
 
-@dataclass(slots=True, eq=False)
-class _Transaction:
-    """A transactional id at its coordinator. `unwritten` are partitions whose marker is decided but not yet written."""
-
-    producer_id: int
-    epoch: int
-    timeout_ms: int
-    partitions: dict[TopicPartition, None] = field(default_factory=dict)
-    started_at: int = 0
-    outcome: bool = False
-    unwritten: list[TopicPartition] = field(default_factory=list)
-
-
 class MemoryBroker:
     """Topics, groups and transactions of one cluster.
 
@@ -87,11 +73,10 @@ class MemoryBroker:
 
     def __init__(self, clock: Callable[[], int] | None = None) -> None:
         self.clock = clock or ManualClock()
-        self.delayed_markers: set[TopicPartition] = set()
         self._topics: dict[str, _Topic] = {}
         self._created = 0
         self._groups: dict[str, Group] = {}
-        self._transactions: dict[str, _Transaction] = {}
+        self._coordinator = TransactionCoordinator(self.clock, self._write_marker)
         self._round_robin = 0
         self.create_topic(OFFSETS_PARTITION.topic)
 
@@ -123,10 +108,7 @@ class MemoryBroker:
             for offsets in (group.committed, *group.pending.values()):
                 for tp in [tp for tp in offsets if tp.topic == name]:
                     del offsets[tp]
-        for transaction in self._transactions.values():
-            for tp in [tp for tp in transaction.partitions if tp.topic == name]:
-                del transaction.partitions[tp]
-            transaction.unwritten = [tp for tp in transaction.unwritten if tp.topic != name]
+        self._coordinator.forget_topic(name)
         self._rebalance_readers(name)
 
     def create_partitions(self, name: str, total: int) -> None:
@@ -266,56 +248,33 @@ class MemoryBroker:
         pending = self._group(group).pending
         blockers = {producer_id for producer_id, offsets in pending.items() if any(tp in offsets for tp in wanted)}
         if blockers:
-            names = (name for name, transaction in self._transactions.items() if transaction.producer_id in blockers)
-            return Unstable(tuple(sorted(names)))
+            return Unstable(self._coordinator.names(blockers))
         return self.committed(group, wanted)
 
     # --- transactions, as an operator sees them
 
+    @property
+    def delayed_markers(self) -> set[TopicPartition]:
+        """Partitions whose markers are held back; add to it."""
+        return self._coordinator.delayed
+
     def open_transactions(self) -> Mapping[str, Sequence[TopicPartition]]:
-        """Returns the partitions of every transaction that is open or whose markers are not all written, by
-        transactional id.
-        """
-        held = {
-            name: [*transaction.partitions, *transaction.unwritten] for name, transaction in self._transactions.items()
-        }
-        return {name: partitions for name, partitions in held.items() if partitions}
+        """Returns the partitions that are open or wait for their marker, by transactional id."""
+        return self._coordinator.open_transactions()
 
     def write_markers(self, tp: TopicPartition | None = None) -> int:
         """Writes the held-back markers (of one partition), returns how many, and holds none back there any more."""
-        if tp is None:
-            self.delayed_markers.clear()
-        else:
-            self.delayed_markers.discard(tp)
-        return sum(self._write_markers(transaction, tp) for transaction in self._transactions.values())
+        return self._coordinator.write_markers(tp)
 
     def expire_transactions(self) -> None:
-        """Aborts and fences every transaction that has been open for its time-out or longer (done in every call,
-        too).
-        """
-        now = self.clock()
-        for transaction in self._transactions.values():
-            if transaction.partitions and now - transaction.started_at >= transaction.timeout_ms:
-                transaction.epoch += 1
-                self._end(transaction, commit=False)
+        """Aborts and fences every transaction that has been open for its time-out (done in every call, too)."""
+        self._coordinator.expire()
 
     # --- requests of a transactional producer
 
     def init_producer(self, transactional_id: str, timeout_ms: int) -> Producer:
         """Takes the transactional id: ends what the predecessor left open and fences it (InitProducerId)."""
-        self.expire_transactions()
-        transaction = self._transactions.get(transactional_id)
-        if transaction is None:
-            producer_id = len(self._transactions) + 1
-            transaction = self._transactions[transactional_id] = _Transaction(producer_id, 0, timeout_ms)
-        else:
-            self._await_markers(transaction)
-            transaction.epoch += 1
-            if transaction.partitions:
-                self._end(transaction, commit=False)
-                self._await_markers(transaction)
-        transaction.timeout_ms = timeout_ms
-        return Producer(transactional_id, transaction.producer_id, transaction.epoch)
+        return self._coordinator.init(transactional_id, timeout_ms)
 
     def add_partition(self, producer: Producer, tp: TopicPartition) -> None:
         """Adds a partition to the producer's transaction, which begins with the first one (AddPartitionsToTxn).
@@ -324,16 +283,13 @@ class MemoryBroker:
             ProducerFencedError: a newer epoch exists.
             AbortableError: the partition does not exist, or may not be written.
         """
-        transaction = self._current(producer)
-        self._await_markers(transaction)
+        self._coordinator.check(producer)
         topic = self._topics.get(tp.topic)
         if topic is None or not 0 <= tp.partition < len(topic.logs):
             raise AbortableError(f'UNKNOWN_TOPIC_OR_PART: topic "{tp.topic}" partition {tp.partition}', delivery=True)
         if not topic.writable:
             raise AbortableError(f'TOPIC_AUTHORIZATION_FAILED: topic "{tp.topic}"', delivery=True)
-        if not transaction.partitions:
-            transaction.started_at = self.clock()
-        transaction.partitions[tp] = None
+        self._coordinator.add(producer, tp)
 
     def produce(
         self, producer: Producer, tp: TopicPartition, key: bytes | None, value: bytes | None, headers: Headers
@@ -344,8 +300,7 @@ class MemoryBroker:
             ProducerFencedError: a newer epoch exists.
             AbortableError: the partition is not part of the transaction (KIP-890), or the record was refused.
         """
-        transaction = self._current(producer)
-        if tp not in transaction.partitions:
+        if not self._coordinator.check(producer, holds=tp):
             raise AbortableError(f"INVALID_TXN_STATE: {tp} is not part of the open transaction")
         try:
             return self._append(tp, key=key, value=value, headers=headers, owner=producer)
@@ -361,8 +316,7 @@ class MemoryBroker:
             ProducerFencedError: a newer epoch exists.
             AbortableError: the group refused the metadata, or the transaction does not hold the offsets partition.
         """
-        transaction = self._current(producer)
-        if OFFSETS_PARTITION not in transaction.partitions:
+        if not self._coordinator.check(producer, holds=OFFSETS_PARTITION):
             raise AbortableError(f"INVALID_TXN_STATE: {OFFSETS_PARTITION} is not part of the open transaction")
         group = self._group(metadata.group)
         group.validate(offsets, metadata)
@@ -378,46 +332,15 @@ class MemoryBroker:
             ProducerFencedError: a newer epoch exists.
             UnknownOutcomeError: nothing is open, and what was ended last ended the other way.
         """
-        transaction = self._current(producer)
-        if transaction.partitions:
-            self._await_markers(transaction)
-            self._end(transaction, commit=commit)
-        elif transaction.outcome is not commit:
-            raise UnknownOutcomeError(f'INVALID_TXN_STATE: "{producer.transactional_id}" has nothing open to end')
+        self._coordinator.end(producer, commit=commit)
 
     # --- inside
 
-    def _current(self, producer: Producer) -> _Transaction:
-        self.expire_transactions()
-        transaction = self._transactions[producer.transactional_id]
-        if producer.epoch != transaction.epoch:
-            raise ProducerFencedError(
-                f'INVALID_PRODUCER_EPOCH: transactional id "{producer.transactional_id}" is at epoch '
-                f"{transaction.epoch}, this producer has {producer.epoch}"
-            )
-        return transaction
-
-    def _end(self, transaction: _Transaction, *, commit: bool) -> None:
-        transaction.outcome = commit
-        transaction.unwritten += transaction.partitions
-        transaction.partitions.clear()
-        for tp in list(transaction.unwritten):
-            if tp not in self.delayed_markers:
-                self._write_markers(transaction, tp)
-
-    def _write_markers(self, transaction: _Transaction, tp: TopicPartition | None) -> int:
-        due = [each for each in transaction.unwritten if tp is None or each == tp]
-        for each in due:
-            transaction.unwritten.remove(each)
-            self._log(each).end_run(transaction.producer_id, commit=transaction.outcome, timestamp=self.clock())
-            if each == OFFSETS_PARTITION:
-                for group in self._groups.values():
-                    group.resolve(transaction.producer_id, commit=transaction.outcome)
-        return len(due)
-
-    def _await_markers(self, transaction: _Transaction) -> None:
-        """Stands for a client that is told CONCURRENT_TRANSACTIONS and tries again until the markers are written."""
-        self._write_markers(transaction, None)
+    def _write_marker(self, tp: TopicPartition, producer_id: int, commit: bool) -> None:  # noqa: FBT001
+        self._log(tp).end_run(producer_id, commit=commit, timestamp=self.clock())
+        if tp == OFFSETS_PARTITION:
+            for group in self._groups.values():
+                group.resolve(producer_id, commit=commit)
 
     def _append(
         self,
