@@ -119,9 +119,10 @@ class JoinProcessor:
         self._advance(self.partitions[number], self.partitions[number].next_offset, stage)
 
     def _work(self, partition: CandidatesPartition, stage: Stage, max_outputs: int) -> bool:
-        for decision in partition.joiner.work():
+        for pieces, decision in enumerate(partition.joiner.work(), 1):
             self._decided(partition, decision, stage)
-            if len(stage.outputs) >= max_outputs:
+            # Forgetting a million identities writes no output but as many changes of the table.
+            if len(stage.outputs) >= max_outputs or pieces >= max_outputs:
                 self._advance(partition, partition.next_offset, stage)
                 return False
         if partition.table.touched:
