@@ -28,8 +28,8 @@ SHOWN_EVERY_S = 1.0
 LOGGED_EVERY_S = 10.0
 ANSWERED_WITHIN_S = 0.5
 """How long before it is told the lag is asked for; what comes later is told the next time."""
-CONSPICUOUS_S = 12.0
-"""No answer for so long, with a question every few seconds, means that the broker is away."""
+CONSPICUOUS_S = 4.0
+"""No answer to questions asked for so long means that the broker is away."""
 STARTING = "starting"
 """The phase before there is a worker."""
 
@@ -99,6 +99,7 @@ class Lag:
         self._group = group
         self._admin: AdminClient | None = None
         self._thread: threading.Thread | None = None
+        self._asked = False
         self._answered_at = time.monotonic()
         self.behind: int | None = None
 
@@ -106,12 +107,14 @@ class Lag:
     def away_s(self) -> float | None:
         """Since when the broker has not answered, once that is conspicuous."""
         silent_s = time.monotonic() - self._answered_at
-        return silent_s if self._admin is not None and silent_s > CONSPICUOUS_S else None
+        return silent_s if self._asked and silent_s > CONSPICUOUS_S else None
 
     def look(self, tps: Iterable[TopicPartition]) -> None:
         """Begins to ask, unless the last question is still open; the answer stands in `behind` later."""
         wanted = tuple(tps)
         if wanted and (self._thread is None or not self._thread.is_alive()):
+            if not self._asked:
+                self._asked, self._answered_at = True, time.monotonic()
             self._thread = threading.Thread(target=self._ask, args=(wanted,), name="lag", daemon=True)
             self._thread.start()
 
@@ -122,7 +125,8 @@ class Lag:
             self.behind = sum(map(len, gaps(self._admin, self._group, tps).values()))
             self._answered_at = time.monotonic()
         except SignalRouterError:
-            self.behind = None
+            # A client that has seen the coordinator's broker restart waits for its old connection for ever.
+            self.behind = self._admin = None
 
 
 async def tell(counts: Callable[[], Counts], behind: Lag, display: Display | None) -> None:
