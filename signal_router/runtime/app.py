@@ -130,7 +130,7 @@ class Application:
             recycles=lambda: self._recycles,
         )
         if settings.web_port is not None:
-            web.Pages(self.worker, self.meter, self._watch).add_to(self._faust)
+            web.Pages(self.worker, self.meter, self._watch.state).add_to(self._faust)
         await web.start(self._faust, settings)
         consumer: BatchConsumer = self._faust.consumer
         self.worker.deliver = functools.partial(self._deliver, consumer)
@@ -274,11 +274,12 @@ class Application:
             records, self._waiting = self._waiting, []
             if not records:
                 return
+            read = [self.view.read(record) for record in records]
             known = set(self._outputs.destinations.limits) | set(self._outputs.destinations.refused)
-            wanted = self.view.topics_named_in(records)
+            wanted = frozenset(each.subscription.topic for each in read if each.subscription is not None)
             if not wanted <= known:
                 await self._refresh_destinations(wanted)
-            await self.worker.take_definitions(records)
+            await self.worker.take_definitions(read)
 
     async def _refresh_destinations(self, more: frozenset[str] = frozenset()) -> None:
         topics = {self.names.triggers, self.names.lineage, *more, *self.view.destinations()}

@@ -16,8 +16,22 @@ DEFAULT_TOPIC = "triggers"
 
 
 @dataclass(frozen=True, slots=True)
+class ReadDefinition:
+    """A record of the definitions topic, read: what it puts in force for an id, or why it is no document.
+
+    `subscription` is None where the document deletes it, `id` where there is no document at all.
+    """
+
+    record: InputRecord
+    id: str | None = None
+    birth: int = 0
+    subscription: Subscription | None = None
+    error: RecordError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    definition: Definition
+    birth: int
     subscription: Subscription | None
 
 
@@ -52,19 +66,6 @@ class DefinitionsView:
         """The topics that triggers of the subscriptions in force go to."""
         return frozenset(entry.subscription.topic for entry in self._entries.values() if entry.subscription is not None)
 
-    def topics_named_in(self, records: Iterable[InputRecord]) -> frozenset[str]:
-        """The trigger topics that documents name, before they are taken."""
-        topics = set()
-        for record in records:
-            try:
-                definition = decode_definition(record.key, record.value)
-                subscription = None if definition is None else self._compiled(definition, record.offset)
-            except RecordError:
-                continue
-            if subscription is not None:
-                topics.add(subscription.topic)
-        return frozenset(topics)
-
     def find(self, subscription: str) -> Subscription | None:
         """The subscription in force; None if its last document deletes it. Raises `KeyError` where there never was
         one.
@@ -73,7 +74,7 @@ class DefinitionsView:
 
     def birth(self, subscription: str) -> int:
         """The birth that the last document of an id carries. Raises `KeyError` where there never was one."""
-        return self._entries[subscription].definition.birth
+        return self._entries[subscription].birth
 
     def changed_since(self, revision: int) -> Iterable[str]:
         """The ids whose documents came after a revision."""
@@ -86,26 +87,31 @@ class DefinitionsView:
         """The records after a revision that are no documents; what stood before them stays in force."""
         return [(record, error) for record, error in self._refused if record.offset > revision]
 
-    def take(self, record: InputRecord) -> None:
-        """Takes the next record of the definitions topic. Raises `NewerFormatError` for a document of a newer
-        format.
-        """
-        self._revision = record.offset
+    def read(self, record: InputRecord) -> ReadDefinition:
+        """Reads a record without taking it. Raises `NewerFormatError` for a document of a newer format."""
         try:
             definition = decode_definition(record.key, record.value)
-            if definition is None:
-                return
-            subscription = self._compiled(definition, record.offset)
+            subscription = None if definition is None else self._compiled(definition, record.offset)
         except RecordError as error:
-            self._refused.append((record, error))
+            return ReadDefinition(record, error=error)
+        if definition is None:
+            return ReadDefinition(record)
+        return ReadDefinition(record, definition.id, definition.birth, subscription)
+
+    def take(self, read: ReadDefinition) -> None:
+        """Takes the next record of the definitions topic."""
+        self._revision = read.record.offset
+        if read.error is not None:
+            self._refused.append((read.record, read.error))
+        if read.id is None:
             return
-        before = self._entries.get(definition.id)
+        before = self._entries.get(read.id)
         if before is not None and before.subscription is not None:
-            self.index.remove(definition.id)
-        if subscription is not None:
-            self.index.add(subscription)
-        self._entries[definition.id] = _Entry(definition, subscription)
-        self._changes.append((record.offset, definition.id))
+            self.index.remove(read.id)
+        if read.subscription is not None:
+            self.index.add(read.subscription)
+        self._entries[read.id] = _Entry(read.birth, read.subscription)
+        self._changes.append((self._revision, read.id))
 
     def _compiled(self, definition: Definition, revision: int) -> Subscription | None:
         subscription = definition.subscription(revision)

@@ -31,7 +31,6 @@ from signal_router.errors import BrokerError, FencedError, SignalRouterError, St
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.model.log import (
     AbortableError,
-    InputRecord,
     LogError,
     OutputRecord,
     ProducerFencedError,
@@ -41,7 +40,7 @@ from signal_router.model.log import (
 from signal_router.observe.meter import Meter
 from signal_router.observe.phases import PhaseClock
 from signal_router.runtime.commit import Result, Verdict, commit, run
-from signal_router.runtime.definitions import DefinitionsView
+from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
 from signal_router.runtime.marks import MarkKeeper
 from signal_router.runtime.match import MatchProcessor
@@ -536,11 +535,11 @@ class Worker:
 
     # ---- timers and definitions
 
-    async def take_definitions(self, records: Sequence[InputRecord]) -> None:
+    async def take_definitions(self, definitions: Sequence[ReadDefinition]) -> None:
         """Takes definitions between batches."""
         async with self._lock:
-            for record in records:
-                self.view.take(record)
+            for definition in definitions:
+                self.view.take(definition)
             await self._unpark()
             if self.phase is Phase.RUNNING:
                 await self._tell_roster()
