@@ -71,6 +71,10 @@ class Faults:
         """
         self._armed.append(_Armed(call, None, Effect.HELD, transactional_id, skip))
 
+    def disarm(self) -> None:
+        """Takes back every fault that has not struck; held requests stay on their way."""
+        self._armed.clear()
+
     def take(self, call: Call, transactional_id: str) -> tuple[Callable[[str], LogError] | None, Effect] | None:
         """Takes the fault armed for this call, if it is its turn. For logs, not for tests."""
         for armed in self._armed:
