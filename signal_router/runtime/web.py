@@ -7,44 +7,71 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 import faust
 from aiohttp import web
 from faust.web.base import BlueprintManager
 
 from signal_router.errors import ConfigurationError
+from signal_router.model.log import TopicPartition
 from signal_router.observe.exposition import CONTENT_TYPE, State, render
 from signal_router.observe.meter import Meter
 from signal_router.runtime.roster import partitions_by_topic
 from signal_router.runtime.settings import WorkerSettings
-from signal_router.runtime.watch import Watch
-from signal_router.runtime.worker import Phase, Worker
+from signal_router.runtime.worker import Phase
 
 SILENT_S = 60.0
 """A consume thread turns 20 times a second, but for a revoke, which it waits for some seconds."""
 
 
+class Shown(Protocol):
+    """What pages ask of a worker; see `Worker`."""
+
+    phase: Phase
+    trouble: str
+
+    @property
+    def member(self) -> bool:
+        """Whether the group has given it an assignment, be it an empty one."""
+
+    @property
+    def partitions(self) -> frozenset[TopicPartition]:
+        """The partitions of the assignment."""
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the consume thread began its present turn."""
+
+
 class Pages:
     """Answers for one worker. That an answer comes at all says that the event loop turns."""
 
-    def __init__(self, worker: Worker, meter: Meter, watch: Watch) -> None:
+    def __init__(self, worker: Shown, meter: Meter, state: Callable[[], State]) -> None:
+        """`state` is called on the event loop."""
         self._worker = worker
         self._meter = meter
-        self._watch = watch
+        self._state = state
         self._started = time.monotonic()
+
+    def routes(self) -> list[web.RouteDef]:
+        """The pages, as aiohttp takes them."""
+        return [
+            web.get("/", self.status),
+            web.get("/metrics", self.metrics),
+            web.get("/livez", self.livez),
+            web.get("/readyz", self.readyz),
+        ]
 
     def add_to(self, app: faust.App) -> None:
         """Puts the pages on the app's web server; before the app is started."""
         app.web.blueprints = BlueprintManager()
-        router: web.UrlDispatcher = app.web.web_app.router
-        router.add_get("/", self.status)
-        router.add_get("/metrics", self.metrics)
-        router.add_get("/livez", self.livez)
-        router.add_get("/readyz", self.readyz)
+        app.web.web_app.router.add_routes(self.routes())
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Metrics for Prometheus; written in a thread, since there may be many."""
-        body = await asyncio.to_thread(render, self._meter, self._watch.state())
+        body = await asyncio.to_thread(render, self._meter, self._state())
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def livez(self, _request: web.Request) -> web.Response:
@@ -57,7 +84,7 @@ class Pages:
 
     async def status(self, _request: web.Request) -> web.Response:
         """A short status as JSON."""
-        return web.json_response(self._status(self._watch.state()))
+        return web.json_response(self._status(self._state()))
 
     def _fault(self) -> str | None:
         silent_s = self._worker.silent_s
