@@ -52,7 +52,7 @@ class WorkerProcess:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", lifeline.__file__, str(self.pid), str(os.getpid()), "-"],
+            [sys.executable, "-I", "-S", lifeline.__file__, str(self.pid), str(os.getpid()), str(self._folder)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
