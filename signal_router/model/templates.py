@@ -102,11 +102,11 @@ class _Rendering:
         self.missing: set[str] = set()
 
     def render(self, node: Node) -> object:
-        if isinstance(node, Literal):
-            return node.value
         if isinstance(node, Path):
             value = self._find(node)
             return None if value is _ABSENT else value
+        if isinstance(node, Literal):
+            return node.value
         if isinstance(node, Text):
             return "".join(part if isinstance(part, str) else self._as_text(part) for part in node.parts)
         if isinstance(node, Items):

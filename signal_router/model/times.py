@@ -11,6 +11,7 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+@lru_cache(maxsize=16_384)
 def rfc3339(at: int) -> str:
     """Writes epoch milliseconds as `2026-03-10T06:00:00.123Z`."""
     seconds, milliseconds = divmod(at, 1000)

@@ -22,6 +22,7 @@ from signal_router.model.values import Value
 
 NAMESPACE = uuid.UUID("6f0c5f5e-7d0b-5c8e-9a57-3f5d2b8f6c11")
 """The UUID namespace of trigger ids; part of the public contract."""
+_SEED = hashlib.sha1(NAMESPACE.bytes, usedforsecurity=False)
 EVENT_TYPE = "signal-router.trigger.v1"
 CONTENT_TYPE = "application/json"
 
@@ -132,8 +133,9 @@ def trigger_id(subscription: Subscription, join_key: str, members: Sequence[Boun
     """
     parts = ",".join(sorted([f"[{_quoted(member.alias)},{member.signal.identity[1:]}" for member in members]))
     name = f"[{_quoted(subscription.id)},{subscription.birth},{subscription.join_generation},{join_key},[{parts}]]"
-    digest = hashlib.sha1(NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()
-    return _uuid5(digest)
+    digest = _SEED.copy()
+    digest.update(name.encode())
+    return _uuid5(digest.digest())
 
 
 def _uuid5(digest: bytes) -> str:
@@ -160,7 +162,7 @@ def build(subscription: Subscription, key: str, members: Sequence[Bound], comple
         subscription=_Subscription(subscription.id, subscription.version, subscription.revision),
         join_key=msgspec.Raw(join_key.encode()),
         params=msgspec.Raw(canonical_json(params)),
-        opened_at=rfc3339(min(member.signal.recorded_at for member in members)),
+        opened_at=rfc3339(min([member.signal.recorded_at for member in members])),
         fired_at=rfc3339(completing.signal.recorded_at),
         order=_Order(partition, completing.sequence),
         missing=missing,

@@ -51,7 +51,8 @@ class Stage:
     def emit(self, record: OutputRecord) -> None:
         """Adds an output."""
         self.outputs.append(record)
-        self.output_bytes += len(record.value or b"")
+        if record.value is not None:
+            self.output_bytes += len(record.value)
 
     def count(self, name: str, subscription: str = "", reason: str = "", *, count: int = 1) -> None:
         """Counts something that becomes true with the commit."""
