@@ -5,6 +5,7 @@ Own clients throughout: the group's consumer belongs to its thread.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -24,6 +25,7 @@ from signal_router.errors import BrokerError
 from signal_router.model.log import NextOffset, TopicPartition
 
 REQUEST_S = 10.0
+_log = logging.getLogger(__name__)
 _FOR_URLS = str.maketrans("+/", "-_")
 _UNSTABLE = {KafkaError.UNSTABLE_OFFSET_COMMIT}
 _PASSING = {
@@ -37,6 +39,8 @@ _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 }
 
 
@@ -120,6 +124,15 @@ def _list_offsets(admin: AdminClient, tps: Iterable[TopicPartition], spec: Offse
             if error.code() not in _PASSING or time.monotonic() > until:
                 raise BrokerError(f"log ends cannot be read: {error.str()}") from exception
             time.sleep(0.1)
+            _refresh_metadata(admin)
+
+
+def _refresh_metadata(admin: AdminClient) -> None:
+    """Makes the client learn leaders and their epochs again: after the broker's restart it asks with old ones for ever."""
+    try:
+        admin.list_topics(timeout=REQUEST_S)
+    except KafkaException as exception:
+        _log.debug("metadata not refreshed: %s", exception.args[0].str())
 
 
 def describe(admin: AdminClient, topics: Iterable[str]) -> dict[str, TopicDescription]:
