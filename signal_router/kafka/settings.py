@@ -58,6 +58,7 @@ RESERVED: Mapping[str, str] = {
     "request.required.acks": _IDEMPOTENCE,
     "message.send.max.retries": _IDEMPOTENCE,
     "retries": _IDEMPOTENCE,
+    "message.max.bytes": "each topic has its own limit, and outputs are checked against that",
     "partitioner": "keys must land on the partitions where Java clients expect them",
     "statistics.interval.ms": "the producer is replaced by what the statistics say about lost connections",
     "debug": "the producer is replaced by what the client logs about lost connections",

@@ -52,6 +52,8 @@ DEFAULTS: Mapping[str, Any] = {
     # 100 ms, which alone gave a p99 of 447 ms where 75 ms are possible.
     "retry.backoff.ms": 2,
     "retry.backoff.max.ms": 20,
+    # Each topic has its own limit and outputs are checked against it; the client's must be larger than all of them.
+    "message.max.bytes": MAX_RECORD_BYTES,
 }
 """Settings an operator may change."""
 
@@ -93,8 +95,6 @@ def producer_config(
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
         "allow.auto.create.topics": False,
-        # Each topic has its own limit and outputs are checked against it; the client's must be larger than all of them.
-        "message.max.bytes": MAX_RECORD_BYTES,
         # What the connection watch listens to: three lines per clean transaction.
         "debug": "broker",
         "log_level": 7,

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from signal_router.kafka.transaction import KafkaTransactionLog
 from signal_router.model.log import InputRecord, NextOffset, TopicPartition, TransactionLog
-from signal_router.testing.memory_log import Isolation, MemoryBroker, MemoryLog, Unstable
+from signal_router.testing.memory_log import CLIENT_MAX_RECORD_BYTES, Isolation, MemoryBroker, MemoryLog, Unstable
 
 if TYPE_CHECKING:
     from signal_router.testing.memory_log import ManualClock, MemoryMember
@@ -165,8 +165,11 @@ class KafkaCluster:
         return name
 
     def log(self, slot: str = "slot", *, transaction_timeout_ms: int = 10_000) -> KafkaTransactionLog:
-        bootstrap = {"bootstrap.servers": self._settings["bootstrap.servers"]}
-        log = KafkaTransactionLog(bootstrap, self._prefix + slot, transaction_timeout_ms=transaction_timeout_ms)
+        settings = {
+            "bootstrap.servers": self._settings["bootstrap.servers"],
+            "message.max.bytes": CLIENT_MAX_RECORD_BYTES,  # as in memory: what a client refuses must be seen to be refused
+        }
+        log = KafkaTransactionLog(settings, self._prefix + slot, transaction_timeout_ms=transaction_timeout_ms)
         self._logs.append(log)
         return log
 
