@@ -12,8 +12,8 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
-_LIBRARIES = ("faust", "mode", "aiohttp", "asyncio")
-"""What they say below WARNING is of use to their authors only."""
+_LIBRARIES = ("faust", "mode", "aiohttp", "asyncio", "signal_router.runtime.transport")
+"""What they say below WARNING is of use to their authors only. Faust's services log under the name of our transport."""
 
 _CLIENTS = "signal_router.kafka"
 """Where the lines of Kafka's client arrive. It calls errors what it mends itself by the next try."""

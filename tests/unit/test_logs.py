@@ -22,7 +22,7 @@ PROGRAM = Path(__file__).parents[2] / "signal_router"
 def _own_logging() -> Iterator[None]:
     """Puts back what a test changes for the whole process."""
     root = logging.getLogger()
-    names = ("faust", "mode", "aiohttp", "asyncio", "signal_router.kafka")
+    names = ("faust", "mode", "aiohttp", "asyncio", "signal_router.runtime.transport", "signal_router.kafka")
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in names}
     yield
@@ -82,6 +82,7 @@ def test_the_libraries_lines_come_the_same_way_from_warnings_on():
     configure_logs(stream=stream)
 
     logging.getLogger("faust.app").info("starting")
+    logging.getLogger("signal_router.runtime.transport").info("[^-BatchConsumer]: Starting...")
     logging.getLogger("mode.worker").warning("crashed %s", "twice")
 
     (line,) = lines(stream)
