@@ -128,7 +128,7 @@ def _list_offsets(admin: AdminClient, tps: Iterable[TopicPartition], spec: Offse
 
 
 def _refresh_metadata(admin: AdminClient) -> None:
-    """Makes the client learn leaders and their epochs again: after the broker's restart it asks with old ones for ever."""
+    """Makes the client learn leaders and their epochs again; after a restart it asks with the old ones for ever."""
     try:
         admin.list_topics(timeout=REQUEST_S)
     except KafkaException as exception:

@@ -36,6 +36,21 @@ from signal_router.testing.reference import (
 
 RUNNER = Path(__file__).with_name("harness_worker.py")
 
+PAIR = """
+apiVersion: signal-router/v1
+kind: Subscription
+metadata: {id: team/pair}
+spec:
+  join: {k: any}
+  members:
+    - {alias: a, signal: A}
+    - {alias: b, signal: B}
+  trigger: {params: {k: "{join.k}"}}
+"""
+
+QUICK = {"revoke_ms": 1_000, "transaction_ms": 3_000, "session_ms": 6_000, "heartbeat_ms": 500}
+"""Time-outs as short as brokers allow, where a test waits for one."""
+
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -45,6 +60,11 @@ def until(condition: Callable[[], bool], what: str, *, within_s: float = 30.0) -
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s"
         time.sleep(0.05)
+
+
+def announced(name: str, keys: Iterable[object]) -> list[dict[str, object]]:
+    """One signal of that name for each key."""
+    return [{"name": name, "source": "s", "id": f"{name}{key}", "params": {"k": key}} for key in keys]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +270,14 @@ class LiveCluster:
         for each in signals:
             value = each if isinstance(each, bytes) else json.dumps(each).encode()
             self.publish_record(self.names.signals, value, partition=partition)
+
+    def publish_many(self, signals: Iterable[Mapping[str, object] | bytes]) -> None:
+        """Writes signals to partitions of chance, all at once."""
+        for each in signals:
+            value = each if isinstance(each, bytes) else json.dumps(each).encode()
+            self.producer.produce(self.names.signals, value)
+            self.producer.poll(0)
+        assert self.producer.flush(60) == 0
 
     def await_revision(self, revision: int, *, within_s: float = 20.0) -> None:
         """Waits until every worker that is alive says that it has the definitions."""

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import LiveCluster, Proof, WorkerProcess, live_cluster, until
+from harness import PAIR, LiveCluster, Proof, WorkerProcess, live_cluster, until
 from harness_workload import LATEST, SUBSCRIPTIONS, Workload
 
 from signal_router.testing.reference import DefinitionRecord, SignalRecord, count_any_order
@@ -23,18 +23,6 @@ SIGNALS = int(os.environ.get("SIGNAL_ROUTER_PROOF_SIGNALS", "20000"))
 KILLS = int(os.environ.get("SIGNAL_ROUTER_PROOF_KILLS", "10"))
 
 EFFECTS = ("commit", "offsets", "changelog", "tables", "produce", "begin")
-
-PAIR = """
-apiVersion: signal-router/v1
-kind: Subscription
-metadata: {id: team/pair}
-spec:
-  join: {k: any}
-  members:
-    - {alias: a, signal: A}
-    - {alias: b, signal: B}
-  trigger: {params: {k: "{join.k}"}}
-"""
 
 
 def test_two_sets_whose_signals_cross_give_two_triggers(broker: object, prefix: str, tmp_path: Path) -> None:

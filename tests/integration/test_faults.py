@@ -1,0 +1,435 @@
+"""What a worker makes of all that can go wrong around it: it goes on exactly once, or stops and says what to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import NewTopic
+from harness import PAIR, QUICK, LiveCluster, announced, live_cluster, until
+
+from signal_router.kafka.embedded import EmbeddedBroker
+
+pytestmark = pytest.mark.kafka
+
+COUNT = 200
+
+
+@pytest.fixture
+def cluster(broker: object, prefix: str, tmp_path: Path) -> Iterator[LiveCluster]:
+    with live_cluster(broker, prefix, tmp_path) as live:
+        live.apply(PAIR)
+        yield live
+
+
+# ---- slots
+
+
+def test_of_two_workers_with_one_slot_one_stops_and_names_it(cluster: LiveCluster, tmp_path: Path) -> None:
+    first = cluster.worker("w1").await_running()
+    cluster.publish_many(announced("A", range(COUNT)))
+
+    second = cluster.worker("w1", state_dir=tmp_path / "elsewhere")
+    until(lambda: not (first.alive and second.alive), "one of the two stops")
+    stopped = second if first.alive else first
+    stopped.await_end()
+
+    assert 'slot "w1"' in stopped.stopped_with
+    assert "--slot" in stopped.stopped_with
+    cluster.publish_many(announced("B", range(COUNT)))
+    cluster.await_decided()
+    cluster.stop_workers()
+    assert_all_fired(cluster)
+
+
+def test_a_worker_that_stood_still_for_longer_than_its_session_writes_nothing_twice(cluster: LiveCluster) -> None:
+    frozen = cluster.worker("w1", times=QUICK).await_running()
+    cluster.publish_many(announced("A", range(COUNT)))
+    cluster.await_decided()
+    frozen.arm("commit", signal.SIGSTOP)
+    cluster.publish_many(announced("B", range(COUNT)))
+    until(lambda: frozen.struck is not None, "the worker stands still in the middle of its commit")
+
+    cluster.worker("w2", times=QUICK).await_running(within_s=40)
+    cluster.await_decided()
+    frozen.send(signal.SIGCONT)
+    cluster.publish_many(announced("A", range(COUNT, 2 * COUNT)) + announced("B", range(COUNT, 2 * COUNT)))
+    frozen.await_log("took partitions over", times=2, within_s=40)
+    cluster.await_decided()
+    cluster.stop_workers()
+
+    assert_all_fired(cluster, 2 * COUNT)
+
+
+# ---- the state directory
+
+
+def garble(file: Path) -> None:
+    """Turns bytes over from the middle on; headers and footers of most files survive nothing less."""
+    content = bytearray(file.read_bytes())
+    for at in range(len(content) // 3, len(content), 7):
+        content[at] ^= 0xFF
+    file.write_bytes(bytes(content))
+
+
+def broken_pointer(tables: Path) -> None:
+    (tables / "CURRENT").write_text("nonsense\n")
+
+
+def broken_tables(tables: Path) -> None:
+    files = [*tables.glob("*.sst")]
+    assert files, [file.name for file in tables.iterdir()]
+    for file in files:
+        garble(file)
+
+
+def broken_log(tables: Path) -> None:
+    for file in tables.glob("*.log"):
+        garble(file)
+
+
+@pytest.mark.parametrize("damage", [broken_pointer, broken_tables, broken_log])
+def test_a_damaged_state_directory_is_rebuilt(cluster: LiveCluster, damage: Callable[[Path], None]) -> None:
+    cluster.worker().await_running()
+    cluster.publish_many(announced("A", range(COUNT)))
+    cluster.await_decided()
+    cluster.stop_workers()
+    cluster.worker().await_running().stop()  # opening it again makes tables of the log
+
+    damage(cluster.workers[0].state_dir / "tables")
+    cluster.publish_many(announced("B", range(COUNT)))
+    rebuilt = cluster.worker()
+    cluster.await_decided()
+    cluster.stop_workers()
+
+    if damage is not broken_log:  # a log that is cut is an older state, and needs no word
+        assert rebuilt.log.count("rebuilt from the changelog") >= 1, rebuilt.log
+    assert_all_fired(cluster)
+
+
+def test_yesterdays_copy_of_the_state_directory_is_brought_up_to_date(cluster: LiveCluster, tmp_path: Path) -> None:
+    cluster.worker().await_running()
+    cluster.publish_many(announced("A", range(0, COUNT, 2)))
+    cluster.await_decided()
+    cluster.stop_workers()
+    state = cluster.workers[0].state_dir
+    shutil.copytree(state, tmp_path / "yesterday")
+    cluster.worker().await_running()
+    cluster.publish_many(announced("A", range(1, COUNT, 2)) + announced("B", range(0, COUNT, 2)))
+    cluster.await_decided()
+    cluster.stop_workers()
+
+    shutil.rmtree(state)
+    shutil.move(tmp_path / "yesterday", state)
+    cluster.publish_many(announced("B", range(COUNT)))
+    cluster.worker().await_running()
+    cluster.await_decided()
+    cluster.stop_workers()
+
+    assert_all_fired(cluster)
+
+
+def test_the_state_directory_of_another_app_is_not_believed(
+    cluster: LiveCluster, broker: object, prefix: str, tmp_path: Path
+) -> None:
+    with live_cluster(broker, f"{prefix}other-", tmp_path) as other:
+        other.apply(PAIR)
+        other.worker("foreign").await_running()
+        other.publish_many(announced("B", range(COUNT)))
+        other.await_decided()
+        other.stop_workers()
+        foreign = other.workers[0].state_dir
+
+    cluster.publish_many(announced("A", range(COUNT)))
+    worker = cluster.worker(state_dir=foreign)
+    cluster.await_decided()
+    cluster.publish_many(announced("B", range(COUNT, COUNT + 3)))
+    cluster.await_decided()
+    cluster.stop_workers()
+
+    assert "it belongs to another app or cluster" in worker.log
+    proof = cluster.prove()
+    proof.hold()
+    assert not proof.fired()
+
+
+# ---- offsets and logs that are not what they were
+
+
+def stopped_after_some_work(cluster: LiveCluster) -> None:
+    cluster.worker(static_membership=False).await_running()
+    cluster.publish_many(announced("A", range(COUNT)))
+    cluster.await_decided()
+    cluster.stop_workers()
+
+
+def refusal(cluster: LiveCluster) -> str:
+    worker = cluster.worker(static_membership=False)
+    assert worker.await_end(within_s=40) == 1
+    assert not cluster.read(cluster.names.triggers)
+    return worker.stopped_with
+
+
+def test_deleted_offsets_stop_the_worker(cluster: LiveCluster) -> None:
+    stopped_after_some_work(cluster)
+
+    cluster.admin.delete_consumer_groups([cluster.group])[cluster.group].result(10)
+
+    text = refusal(cluster)
+    assert "the committed offset of topic" in text
+    assert "hint:" in text
+
+
+def test_one_deleted_offset_stops_the_worker(cluster: LiveCluster) -> None:
+    stopped_after_some_work(cluster)
+    offsets = {number: at for number, at in cluster.committed(cluster.names.candidates).items() if number}
+    others = cluster.committed(cluster.names.signals)
+    cluster.admin.delete_consumer_groups([cluster.group])[cluster.group].result(10)
+    kept = [ClientPartition(cluster.names.candidates, number, at) for number, at in offsets.items()]
+    kept += [ClientPartition(cluster.names.signals, number, at) for number, at in others.items()]
+    request = ConsumerGroupTopicPartitions(cluster.group, kept)
+    cluster.admin.alter_consumer_group_offsets([request])[cluster.group].result(10)
+
+    text = refusal(cluster)
+    assert f'topic "{cluster.names.candidates}" partition 0' in text
+    assert "hint:" in text
+
+
+def test_records_deleted_before_they_were_read_stop_the_worker(cluster: LiveCluster) -> None:
+    stopped_after_some_work(cluster)
+    cluster.publish_many(announced("B", range(COUNT)))
+
+    end = cluster.ends(cluster.names.signals)[0]
+    gap = ClientPartition(cluster.names.signals, 0, end - 1)
+    for answer in cluster.admin.delete_records([gap]).values():
+        answer.result(10)
+
+    text = refusal(cluster)
+    assert "were deleted before they were read" in text
+    assert f'"{cluster.names.signals}" partition 0' in text
+
+
+@pytest.mark.parametrize("role", ["signals", "candidates"])
+def test_a_topic_re_created_while_the_worker_was_away_stops_it(cluster: LiveCluster, role: str) -> None:
+    stopped_after_some_work(cluster)
+    topic = getattr(cluster.names, role)
+
+    re_create(cluster, topic)
+
+    text = refusal(cluster)
+    assert f'topic "{topic}"' in text
+    assert "re-created" in text
+    assert "hint:" in text
+
+
+def test_a_signals_topic_re_created_under_a_running_worker_stops_it(cluster: LiveCluster) -> None:
+    worker = cluster.worker().await_running()
+    cluster.publish_many(announced("A", range(COUNT)))
+    cluster.await_decided()
+
+    re_create(cluster, cluster.names.signals)
+    cluster.publish_many(announced("B", range(3 * COUNT)))
+
+    assert worker.await_end(within_s=60) == 1
+    assert cluster.names.signals in worker.stopped_with
+    assert "hint:" in worker.stopped_with
+    assert not cluster.read(cluster.names.triggers)
+
+
+def re_create(cluster: LiveCluster, topic: str) -> None:
+    config = {"message.timestamp.type": "LogAppendTime"} if topic == cluster.names.signals else {}
+    if topic == cluster.names.candidates:
+        config = {"retention.ms": "-1", "retention.bytes": "-1", "max.message.bytes": "2097152"}
+    cluster.admin.delete_topics([topic])[topic].result(20)
+    until(lambda: topic not in cluster.admin.list_topics(timeout=10).topics, f"{topic} is gone")
+    wanted = NewTopic(topic, cluster.partitions, config=config)
+
+    def created() -> bool:
+        error = cluster.admin.create_topics([wanted])[topic].exception(20)
+        return error is None
+
+    until(created, f"{topic} is there again")
+    until(
+        lambda: len(cluster.admin.list_topics(topic).topics[topic].partitions) == cluster.partitions, "its partitions"
+    )
+
+
+# ---- the broker
+
+
+@contextmanager
+def at_work(broker: EmbeddedBroker, prefix: str, folder: Path) -> Iterator[LiveCluster]:
+    """Two workers that have pending signals and get their partners while the broker suffers."""
+    with live_cluster(broker.bootstrap, prefix, folder) as cluster:
+        cluster.apply(PAIR)
+        for slot in ("w1", "w2"):
+            cluster.worker(slot).await_running()
+        cluster.publish_many(announced("A", range(COUNT)))
+        cluster.await_decided()
+        cluster.publish_many(announced("B", range(COUNT)))
+        yield cluster
+        cluster.publish_many(announced("A", range(COUNT, 2 * COUNT)) + announced("B", range(COUNT, 2 * COUNT)))
+        cluster.await_decided(within_s=90)
+        cluster.stop_workers()
+        assert_all_fired(cluster, 2 * COUNT)
+
+
+def test_work_goes_on_exactly_once_after_the_broker_was_killed(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path
+) -> None:
+    with at_work(own_broker, prefix, tmp_path):
+        own_broker.kill()
+        own_broker.start()
+
+
+def test_work_goes_on_exactly_once_after_the_broker_was_restarted(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path
+) -> None:
+    with at_work(own_broker, prefix, tmp_path):
+        own_broker.stop()
+        own_broker.start()
+
+
+def test_a_broker_that_stays_away_is_waited_for(own_broker: EmbeddedBroker, prefix: str, tmp_path: Path) -> None:
+    with at_work(own_broker, prefix, tmp_path) as cluster:
+        own_broker.kill()
+        # Longer than every time-out there is: commits, take-overs and the retries of a new producer.
+        assert_alive_for(cluster, 75)
+        own_broker.start()
+
+
+def test_work_goes_on_exactly_once_after_the_broker_stood_still(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path
+) -> None:
+    with at_work(own_broker, prefix, tmp_path) as cluster:
+        own_broker.pause()
+        assert_alive_for(cluster, 16)  # beyond the time-outs of transaction and session
+        own_broker.resume()
+
+
+def assert_alive_for(cluster: LiveCluster, seconds: float) -> None:
+    for worker in cluster.workers:
+        try:
+            worker.process.wait(seconds if worker is cluster.workers[0] else 0.01)
+        except Exception:
+            continue
+        raise AssertionError(f"worker {worker.slot} ended:\n{worker.log[-3000:]}")
+
+
+# ---- destinations and records
+
+
+def subscription(name: str, topic: str) -> str:
+    return f"""
+apiVersion: signal-router/v1
+kind: Subscription
+metadata: {{id: team/{name}}}
+spec:
+  join: {{k: any}}
+  members:
+    - {{alias: a, signal: A}}
+    - {{alias: b, signal: B}}
+  trigger: {{topic: {topic}, params: {{k: "{{join.k}}", text: "{{a.params.text}}"}}}}
+"""
+
+
+def test_a_destination_that_is_missing_or_too_small_stops_no_other(cluster: LiveCluster, prefix: str) -> None:
+    small = f"{prefix}small"
+    create(cluster, small, {"max.message.bytes": "2400"})
+    cluster.apply(subscription("missing", f"{prefix}nowhere"))
+    cluster.apply(subscription("own", cluster.names.changelog))
+    cluster.apply(subscription("small", small))
+    cluster.worker().await_running()
+
+    signals = announced("A", range(COUNT)) + announced("B", range(COUNT))
+    for each in signals:
+        each["params"]["text"] = "x" * (20 if each["params"]["k"] % 2 else 2_000)  # type: ignore[index, operator]
+    cluster.publish_many(signals)
+    cluster.await_decided()
+    cluster.stop_workers()
+
+    proof = cluster.prove(more_topics=[small])
+    proof.hold()
+    assert len(proof.fired("team/pair")) == COUNT
+    assert len(proof.fired("team/small")) == COUNT // 2
+    letters = [each.document for each in proof.dead_letters]
+    assert len(letters) == 2 * COUNT + COUNT // 2
+    assert {letter["kind"] for letter in letters} == {"trigger"}
+    assert {letter["reason"] for letter in letters} == {"destination", "size"}
+    assert proof.outcomes()["undeliverable/destination"] == 4 * COUNT
+
+
+def test_a_destination_deleted_under_a_running_worker_stops_no_other(cluster: LiveCluster, prefix: str) -> None:
+    gone = f"{prefix}gone"
+    create(cluster, gone, {})
+    cluster.apply(subscription("gone", gone))
+    cluster.worker().await_running()
+    cluster.publish_many(announced("A", range(COUNT)))
+    cluster.await_decided()
+
+    cluster.admin.delete_topics([gone])[gone].result(20)
+    cluster.publish_many(announced("B", range(COUNT)))
+    cluster.await_decided(within_s=120)
+    cluster.stop_workers()
+
+    create(cluster, gone, {})  # empty: nothing went there
+    proof = cluster.prove(more_topics=[gone])
+    proof.hold()
+    assert len(proof.fired("team/pair")) == COUNT
+    assert len(proof.dead_letters) == COUNT
+
+
+def create(cluster: LiveCluster, topic: str, config: dict[str, str]) -> None:
+    until(
+        lambda: cluster.admin.create_topics([NewTopic(topic, 1, config=config)])[topic].exception(20) is None,
+        f"{topic} is made",
+    )
+    until(lambda: topic in cluster.admin.list_topics(timeout=10).topics, f"{topic} is there")
+
+
+def test_poison_becomes_dead_letters_and_everything_else_goes_on(cluster: LiveCluster) -> None:
+    poison = [
+        b"",
+        b"no json",
+        b"[1]",
+        b'{"params": {}}',
+        b'{"name": "A", "params": {"k": {}}}',
+        b'{"name": "A", "params": {"k": NaN}}',
+        b'{"name": "A", "params": {"k": ' + b"[" * 2_000 + b"]" * 2_000 + b"}}",
+        b'{"name": "A", "id": "1", "params": {"k": 1}}',
+        b'{"name": 7}',
+        b'{"name": "A", "source": "s", "id": "1", "time": "yesterday"}',
+        b'{"name": "A", "params": {"k": "\\ud800"}}',
+        b'{"name": "A", "params": {"k": 1' + b"0" * 80 + b"}}",
+        json.dumps({"name": "A", "source": "s", "id": "big", "params": {"k": 1}, "payload": "x" * 300_000}).encode(),
+        b"\xff\xfe",
+    ]
+    cluster.worker().await_running()
+
+    mixed: list[dict[str, object] | bytes] = []
+    for number, each in enumerate(announced("A", range(COUNT)) + announced("B", range(COUNT))):
+        mixed.append(each)
+        if number % 20 == 0:
+            mixed.append(poison[number // 20 % len(poison)])
+    cluster.publish_many(mixed)
+    cluster.await_decided()
+    cluster.stop_workers()
+
+    proof = cluster.prove()
+    proof.hold()
+    assert len(proof.fired()) == COUNT
+    assert len(proof.dead_letters) == 20
+    assert {each.document["kind"] for each in proof.dead_letters} == {"signal"}
+
+
+def assert_all_fired(cluster: LiveCluster, count: int = COUNT) -> None:
+    proof = cluster.prove()
+    proof.hold()
+    assert proof.fired() == {json.dumps({"k": key}): 1 for key in range(count)}
