@@ -43,7 +43,7 @@ class Kind(Enum):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One dead letter. `position` is where the record stands, or that of the completing candidate for kind TRIGGER.
+    """One dead letter. `position` is where the record stands, or that of the completing signal for kind TRIGGER.
 
     `reason` is for machines, `message` and `hint` are for people.
     """
