@@ -167,7 +167,7 @@ class KafkaCluster:
     def log(self, slot: str = "slot", *, transaction_timeout_ms: int = 10_000) -> KafkaTransactionLog:
         settings = {
             "bootstrap.servers": self._settings["bootstrap.servers"],
-            "message.max.bytes": CLIENT_MAX_RECORD_BYTES,  # as in memory: what a client refuses must be seen to be refused
+            "message.max.bytes": CLIENT_MAX_RECORD_BYTES,  # as in memory, where a larger record is refused too
         }
         log = KafkaTransactionLog(settings, self._prefix + slot, transaction_timeout_ms=transaction_timeout_ms)
         self._logs.append(log)
