@@ -102,10 +102,10 @@ def _compare_signal_lineage(evaluation: Evaluation, lineage: Sequence[Output]) -
         elif len(written) > 1:
             yield f"lineage {key} stands there {len(written)} times"
         else:
-            document = _document(written[0])
-            if document is not None:
-                document.pop("ended_at", None)
-            yield from _differences(f"lineage {key}", wanted, document)
+            actual = _document(written[0])
+            if actual is not None:
+                actual.pop("ended_at", None)
+            yield from _differences(f"lineage {key}", wanted, actual)
 
 
 def _compare_dead_letters(evaluation: Evaluation, records: Sequence[Output]) -> Iterator[str]:
@@ -152,11 +152,11 @@ def _in_form(expected: Mapping[str, Json], actual: Mapping[str, Json]) -> Mappin
     signals = expected.get("signals")
     if actual.get("by_position") is not True or not isinstance(signals, list):
         return expected
-    bare: list[Json] = [
-        {name: part for name, part in {**signal, "params": {}}.items() if name != "payload"}
-        for signal in signals
-        if isinstance(signal, dict)
-    ]
+    bare: list[Json] = []
+    for signal in signals:
+        if isinstance(signal, dict):
+            without: dict[str, Json] = {name: part for name, part in signal.items() if name != "payload"}
+            bare.append({**without, "params": {}})
     return {**expected, "signals": bare, "by_position": True}
 
 
