@@ -30,7 +30,9 @@ def look_at(connection: Connection, admin: AdminClient, at: Position) -> tuple[d
     if record is None:
         return None, f"no record stands at {at.topic}/{at.partition}/{at.offset}: it is gone, or not there yet"
     signal, refusal = _signal(record)
-    committed = stable_offsets(admin, f"{connection.prefix}{connection.app}", [tp], deadline_s=_STABLE_WITHIN_S)[tp]
+    committed = stable_offsets(connection, f"{connection.prefix}{connection.app}", [tp], deadline_s=_STABLE_WITHIN_S)[
+        tp
+    ]
     if committed is None:
         return signal, f'no worker of app "{connection.app}" has read {at.topic}/{at.partition} yet'
     if committed.offset <= at.offset:

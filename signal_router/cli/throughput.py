@@ -122,11 +122,10 @@ class Lag:
         try:
             if self._admin is None:
                 self._admin = connect(self._connection)
-            self.behind = sum(map(len, gaps(self._admin, self._group, tps).values()))
+            self.behind = sum(map(len, gaps(self._connection, self._admin, self._group, tps).values()))
             self._answered_at = time.monotonic()
         except SignalRouterError:
-            # A client that has seen the coordinator's broker restart waits for its old connection for ever.
-            self.behind = self._admin = None
+            self.behind = None
 
 
 async def tell(counts: Callable[[], Counts], behind: Lag, display: Display | None) -> None:

@@ -99,7 +99,9 @@ class DemoCluster:
 
     def taken(self) -> int:
         """How many positions of the signals topic the worker has taken, for good."""
-        offsets = stable_offsets(self.admin, self.group, self.partitions(self.names.signals), deadline_s=REQUEST_S * 2)
+        offsets = stable_offsets(
+            self.connection, self.group, self.partitions(self.names.signals), deadline_s=REQUEST_S * 2
+        )
         return sum(next_offset.offset for next_offset in offsets.values() if next_offset is not None)
 
     def all_decided(self) -> Callable[[], bool]:
@@ -110,7 +112,7 @@ class DemoCluster:
 
         def decided() -> bool:
             nonlocal matched
-            offsets = stable_offsets(self.admin, self.group, wanted, deadline_s=REQUEST_S * 2)
+            offsets = stable_offsets(self.connection, self.group, wanted, deadline_s=REQUEST_S * 2)
             if any(found is None or found.offset < wanted[tp] for tp, found in offsets.items()):
                 return False
             if not matched:  # their candidates lie before the ends of now

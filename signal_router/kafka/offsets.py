@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -22,9 +22,11 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from signal_router.errors import BrokerError
+from signal_router.kafka.settings import Connection
 from signal_router.model.log import NextOffset, TopicPartition
 
 REQUEST_S = 10.0
+_ATTEMPT_S = 2.0
 _log = logging.getLogger(__name__)
 _FOR_URLS = str.maketrans("+/", "-_")
 _UNSTABLE = {KafkaError.UNSTABLE_OFFSET_COMMIT}
@@ -53,7 +55,7 @@ class TopicDescription:
 
 
 def stable_offsets(
-    admin: AdminClient,
+    connection: Connection,
     group: str,
     tps: Iterable[TopicPartition],
     *,
@@ -62,33 +64,60 @@ def stable_offsets(
 ) -> dict[TopicPartition, NextOffset | None]:
     """Reads committed next offsets, waiting for transactions that have some open; None where nothing is committed.
 
+    By a consumer that never subscribes, which waits by itself under read_committed. The admin client's request would
+    do, but once the coordinator's broker restarts it hangs, and the process dies when the broker is back (librdkafka
+    2.16.1; #5511 there).
+
     Raises `BrokerError` past the deadline, `InterruptedError` when `interrupted` is set.
     """
-    wanted = list(tps)
+    return _committed(connection, group, tps, "read_committed", deadline_s=deadline_s, interrupted=interrupted)
+
+
+def committed_offsets(
+    connection: Connection, group: str, tps: Iterable[TopicPartition]
+) -> dict[TopicPartition, NextOffset | None]:
+    """Reads committed next offsets as they are now, whatever is open. Raises `BrokerError`."""
+    return _committed(connection, group, tps, "read_uncommitted", deadline_s=REQUEST_S)
+
+
+def _committed(
+    connection: Connection,
+    group: str,
+    tps: Iterable[TopicPartition],
+    isolation: str,
+    *,
+    deadline_s: float,
+    interrupted: threading.Event | None = None,
+) -> dict[TopicPartition, NextOffset | None]:
+    wanted = [KafkaTopicPartition(tp.topic, tp.partition) for tp in tps]
     if not wanted:
         return {}
-    request = ConsumerGroupTopicPartitions(group, [KafkaTopicPartition(tp.topic, tp.partition) for tp in wanted])
+    consumer = Consumer(
+        connection.consumer_config(
+            {"group.id": group, "isolation.level": isolation, "enable.auto.commit": False, "log_level": 0}
+        )
+    )
     until = time.monotonic() + deadline_s
-    while True:
-        try:
-            futures = admin.list_consumer_group_offsets([request], require_stable=True, request_timeout=REQUEST_S)
-            answer = futures[group].result(REQUEST_S + 1).topic_partitions or []
-            failed = [tp.error for tp in answer if tp.error is not None]
-            if not failed:
-                return {TopicPartition(tp.topic, tp.partition): _next_offset(tp) for tp in answer}
-            error = failed[0]
-        except KafkaException as exception:
-            error = exception.args[0]
-        if interrupted is not None and interrupted.is_set():
-            raise InterruptedError
-        if error.code() not in _UNSTABLE | _PASSING or time.monotonic() > until:
-            raise BrokerError(
-                f'committed offsets of group "{group}" cannot be read: {error.str()}',
-                hint="an open transaction holds them until its time-out; is another worker stuck?"
-                if error.code() in _UNSTABLE
-                else None,
-            )
-        time.sleep(0.02)
+    try:
+        while True:
+            try:
+                answer = consumer.committed(wanted, _ATTEMPT_S)
+                failed = [tp.error for tp in answer if tp.error is not None]
+                if not failed:
+                    return {TopicPartition(tp.topic, tp.partition): _next_offset(tp) for tp in answer}
+                error = failed[0]
+            except KafkaException as exception:
+                error = exception.args[0]
+            if interrupted is not None and interrupted.is_set():
+                raise InterruptedError
+            if error.code() not in _UNSTABLE | _PASSING or time.monotonic() > until:
+                raise BrokerError(
+                    f'committed offsets of group "{group}" cannot be read: {error.str()}',
+                    hint="is the broker away, or an open transaction holding them? it ends with its time-out",
+                )
+            time.sleep(0.02)
+    finally:
+        consumer.close()
 
 
 def _next_offset(tp: KafkaTopicPartition) -> NextOffset | None:

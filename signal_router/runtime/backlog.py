@@ -28,7 +28,7 @@ def backlog(connection: Connection, admin: AdminClient, tps: Iterable[TopicParti
     Exact for short gaps; transaction markers count in long ones. Raises `BrokerError`, `ConfigurationError`.
     """
     candidates = resolve(connection.prefix, connection.app).candidates
-    found = gaps(admin, f"{connection.prefix}{connection.app}", tps)
+    found = gaps(connection, admin, f"{connection.prefix}{connection.app}", tps)
     short = {tp: gap for tp, gap in found.items() if len(gap) <= READ_UP_TO}
     starts, ends = ({tp: getattr(gap, end) for tp, gap in short.items()} for end in ("start", "stop"))
     read = read_to_end(connection, starts, ends)

@@ -19,7 +19,6 @@ import structlog
 from confluent_kafka.admin import AdminClient
 
 from signal_router.errors import StateError
-from signal_router.kafka.admin_client import connect
 from signal_router.kafka.offsets import TopicDescription, describe, end_offsets, stable_offsets, start_offsets
 from signal_router.kafka.restore import restore
 from signal_router.kafka.settings import Connection
@@ -114,10 +113,7 @@ def _stable_offsets(
 ) -> dict[TopicPartition, NextOffset | None]:
     if interrupted.is_set():
         raise InterruptedError
-    # A new client each time: one that has seen the coordinator's broker restart waits for its old connection for ever
-    # (librdkafka #5511).
-    admin = connect(cluster.connection)
-    return stable_offsets(admin, cluster.group, tps, deadline_s=STABLE_WITHIN_S, interrupted=interrupted)
+    return stable_offsets(cluster.connection, cluster.group, tps, deadline_s=STABLE_WITHIN_S, interrupted=interrupted)
 
 
 def _take_over_at(

@@ -75,7 +75,7 @@ class Watch:
         """Asks the broker how far the worker's partitions are behind."""
         tps = self._worker.partitions
         try:
-            self._lag = await asyncio.to_thread(lag, self._admin, self._settings.group, tps)
+            self._lag = await asyncio.to_thread(lag, self._settings.connection, self._admin, self._settings.group, tps)
         except BrokerError as error:
             _log.debug("lag is not known", error=error.message)
 
