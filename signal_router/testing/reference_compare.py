@@ -102,10 +102,10 @@ def _compare_signal_lineage(evaluation: Evaluation, lineage: Sequence[Output]) -
         elif len(written) > 1:
             yield f"lineage {key} stands there {len(written)} times"
         else:
-            actual = _document(written[0])
-            if actual is not None:
-                actual.pop("ended_at", None)
-            yield from _differences(f"lineage {key}", wanted, actual)
+            found = _document(written[0])
+            if found is not None:
+                found.pop("ended_at", None)
+            yield from _differences(f"lineage {key}", wanted, found)
 
 
 def _compare_dead_letters(evaluation: Evaluation, records: Sequence[Output]) -> Iterator[str]:
