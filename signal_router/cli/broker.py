@@ -32,6 +32,7 @@ def cli(port: int, data_dir: Path | None) -> None:
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     broker = EmbeddedBroker(data_dir.absolute() if data_dir else None, port=port)
     try:
+        click.echo(f"starting Apache Kafka {KAFKA_VERSION}", err=True)
         broker.start()
         click.echo(f"Apache Kafka {KAFKA_VERSION} at {broker.bootstrap}")
         where = f"data in {data_dir}" if data_dir else "data vanish at the end (--data-dir keeps them)"

@@ -98,6 +98,8 @@ class Application:
         settings = self.settings
         self._admin: AdminClient = await self._blocking(connect, settings.connection)
         wanted = wanted_topics(load_topics(), prefix=settings.connection.prefix, app=settings.connection.app)
+        if settings.signals and self.names.signals not in settings.signals:
+            wanted = tuple(topic for topic in wanted if topic.name != self.names.signals)  # others are read instead
         for advice in await self._blocking(check_topics, self._admin, wanted):
             _log.warning("topic differs from its file", advice=advice)
         self._inputs = await self._blocking(self._input_topics)
