@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from signal_router.cli.aligned import aligned_rows
 from signal_router.cli.connection import connection_options
 from signal_router.cli.output import Output, output_option
 from signal_router.cli.progress import progress_bar, quiet_clients
@@ -61,7 +62,7 @@ def list_(
                 entry = (read.record.timestamp, count, row)
                 (heapq.heappush if len(latest) < limit else heapq.heappushpop)(latest, entry)
     rows = [row for _, _, row in sorted(latest, key=lambda entry: entry[:2])]
-    output.rows(_COLUMNS, rows, empty="no dead letters")
+    aligned_rows(output, _COLUMNS, rows, empty="no dead letters")
     if count > len(rows):
         output.say(f"\nthe latest {len(rows)} of {count}; --limit N shows more")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from signal_router.cli.aligned import aligned_rows
 from signal_router.cli.connection import connection_options
 from signal_router.cli.output import Output, output_option
 from signal_router.cli.pending_rows import now_ms, pending_row, person_row
@@ -57,8 +58,8 @@ def list_(
     shown = sets[: limit or (None if output.for_programs else SHOWN)]
     rows = [pending_row(each, declared, now=now) for each in shown]
     if output.for_programs:
-        output.rows(_COLUMNS, rows)
+        aligned_rows(output, _COLUMNS, rows)
         return
-    output.rows(_COLUMNS, map(person_row, rows), empty="nothing is pending")
+    aligned_rows(output, _COLUMNS, map(person_row, rows), empty="nothing is pending")
     if len(sets) > len(shown):
         output.say(f"\nthe {len(shown)} oldest of {len(sets)} sets; --limit N shows more")

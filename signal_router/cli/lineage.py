@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from signal_router.cli import tailing
+from signal_router.cli.aligned import aligned_rows
 from signal_router.cli.connection import connection_options
 from signal_router.cli.output import Output, output_option
 from signal_router.cli.progress import progress_bar
@@ -100,7 +101,7 @@ def _say_trigger(trigger: Document, output: Output) -> None:
         }
         for signal in signals_of(trigger)
     ]
-    output.rows(("alias", "signal", "source", "run", "params", "recorded_at", "position"), rows)
+    aligned_rows(output, ("alias", "signal", "source", "run", "params", "recorded_at", "position"), rows)
 
 
 def _say_undeliverable(trigger_id: str, story: TriggerStory, output: Output) -> None:
@@ -128,7 +129,7 @@ def _say_undeliverable(trigger_id: str, story: TriggerStory, output: Output) -> 
         }
         for signal in signals
     ]
-    output.rows(("aliases", "signal", "source", "run", "position"), rows)
+    aligned_rows(output, ("aliases", "signal", "source", "run", "position"), rows)
     output.say(f"\nwhat was not delivered: signal-router dead-letters show {trigger_id}")
 
 

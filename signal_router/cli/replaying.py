@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from signal_router.cli.aligned import aligned_rows
 from signal_router.cli.progress import progress_bar
 from signal_router.errors import RecordError
 from signal_router.kafka.admin_client import connect
@@ -87,7 +88,7 @@ def replay_all(connection: Connection, selection: Selection, *, dry_run: bool, f
                 rows.append(_replayed(read, signals, triggers, dry_run=dry_run))
                 tell(len(rows), len(chosen))
     rows += [_result(key, None, "refused", None, "there is no dead letter with this key") for key in sorted(missing)]
-    output.rows(_COLUMNS, rows, empty="no dead letters to replay")
+    aligned_rows(output, _COLUMNS, rows, empty="no dead letters to replay")
     return sum(row["result"] == "refused" for row in rows)
 
 

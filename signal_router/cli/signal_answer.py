@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from signal_router.cli.aligned import aligned_rows
 from signal_router.cli.pending_rows import now_ms, pending_row, waits_for
 from signal_router.cli.record_at import look_at
 from signal_router.cli.tailing import pairs, place
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from signal_router.runtime.ancestry import Document, SignalStory, Subject
     from signal_router.runtime.declared import Declared
 
-_COLUMNS = ("position", "subscription", "join_key", "outcome", "why", "at")
+_COLUMNS = ("subscription", "join_key", "outcome", "position", "at", "why")
 
 
 def answer(
@@ -69,10 +70,10 @@ def say_answer(found: Mapping[str, object], output: Output) -> None:
         )
     if isinstance(outcomes, list) and outcomes:
         output.say("")
-        output.rows(_COLUMNS, map(_flat, outcomes))
+        aligned_rows(output, _COLUMNS, map(_flat, outcomes))
     if isinstance(affected, list) and affected:
         output.say("\nwhat it made of others")
-        output.rows(_COLUMNS, map(_flat, affected))
+        aligned_rows(output, _COLUMNS, map(_flat, affected))
     if found["note"] is not None:
         output.say(f"\n{found['note']}")
 

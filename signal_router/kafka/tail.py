@@ -106,7 +106,7 @@ class Reader:
         """Whether the end of every partition has been met."""
         return not self._left
 
-    def read(self, timeout_s: float = 0.2, *, most: int = 5_000) -> list[Read]:
+    def read(self, timeout_s: float = 0.05, *, most: int = 5_000) -> list[Read]:
         """Waits for records and returns them, in order of each partition; nothing when none came in time.
 
         Raises `ConfigurationError` where reading is not permitted, `BrokerError` for what does not pass by itself.
