@@ -158,9 +158,12 @@ def show_signal(
     admin = connect(connection)
     names = resolve(connection.prefix, connection.app)
     with ExitStack() as bars:
-        story = signal_story(
-            connection, admin, names, subject, lambda what: bars.enter_context(progress_bar(f"reading {what}"))
-        )
+
+        def bar(what: str) -> Callable[[int, int], None]:
+            bars.close()  # two at once would draw over each other
+            return bars.enter_context(progress_bar(f"reading {what}"))
+
+        story = signal_story(connection, admin, names, subject, bar)
     declared = read_declared(connection, admin, names) if story.pending else {}
     found = answer(connection, admin, subject, story, declared)
     say_answer(found, output)
