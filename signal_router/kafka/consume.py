@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from signal_router.errors import BrokerError, ConfigurationError, FencedError, SignalRouterError, StateError
@@ -197,7 +197,7 @@ class ConsumeThread:
         for message in messages:
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                self._on_error(error)
+                self._on_error(error, message)
                 continue
             name = (message.topic(), message.partition())
             batch = by_tp.get(name)
@@ -224,13 +224,15 @@ class ConsumeThread:
                 self._pending_bytes += batch.size
         self._listener.fetched(batches)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError, message: Message) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise self._explained(error)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StateError(
-                f"the log does not have the offset to read next: {error.str()}",
-                hint="records were deleted before they were read; see the operations guide on retention gaps",
+                f'topic "{message.topic()}" partition {message.partition()} does not have the offset to read next:'
+                f" {error.str()}",
+                hint="records were deleted before they were read, or the topic was re-created;"
+                " see the operations guide on retention gaps",
             )
         if error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
             raise ConfigurationError(f"no permission to read: {error.str()}", hint="grant READ on topics and group")

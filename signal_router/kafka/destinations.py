@@ -11,6 +11,10 @@ from signal_router.errors import BrokerError
 
 REQUEST_S = 10.0
 SIZE = "max.message.bytes"
+LEAST_BYTES = 17_408
+"""A topic that takes less is refused: what one destination cannot hold at once, none gets at once (see
+`KafkaTransactionLog`), and below Java's default batch of 16 kB all would be slowed down.
+"""
 
 
 def verify_destinations(
@@ -47,7 +51,11 @@ def verify_destinations(
     resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in usable]
     for resource, future in (admin.describe_configs(resources, request_timeout=REQUEST_S) if resources else {}).items():
         try:
-            limits[resource.name] = int(future.result(REQUEST_S + 1)[SIZE].value)
+            limit = int(future.result(REQUEST_S + 1)[SIZE].value)
         except KafkaException:
-            limits[resource.name] = 1_048_588  # the broker's default, where we may not look
+            limit = 1_048_588  # the broker's default, where we may not look
+        if limit < LEAST_BYTES:
+            refused[resource.name] = f'topic "{resource.name}" has {SIZE} {limit}, at least {LEAST_BYTES} are needed'
+        else:
+            limits[resource.name] = limit
     return limits, refused

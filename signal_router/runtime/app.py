@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from faust.transport import drivers
 
-from signal_router.errors import ConfigurationError, SignalRouterError, StateError
+from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError, StateError
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.kafka.destinations import verify_destinations
@@ -36,7 +36,7 @@ from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import Roster, now_ms
 from signal_router.runtime.settings import WorkerSettings
-from signal_router.runtime.takeover import Cluster
+from signal_router.runtime.takeover import Cluster, refuse_re_created
 from signal_router.runtime.transport import JOIN, MATCH, BatchConsumer
 from signal_router.runtime.watch import Watch
 from signal_router.runtime.worker import Phase, Worker
@@ -136,6 +136,7 @@ class Application:
         await web.start(self._faust, settings)
         consumer: BatchConsumer = self._faust.consumer
         self.worker.deliver = functools.partial(self._deliver, consumer)
+        self.worker.look_again = self._look_again
         self._consume = ConsumeThread(self._consumer_settings(), self.worker, slot=settings.slot)
         self.worker.attach(self._consume)
         await self._refresh_inputs()
@@ -290,6 +291,13 @@ class Application:
             *await self._blocking(verify_destinations, self._admin, topics, frozenset(forbidden))
         )
 
+    async def _look_again(self) -> None:
+        """A transaction failed: perhaps a destination is gone."""
+        try:
+            await self._refresh_destinations()
+        except (BrokerError, KafkaException, TimeoutError) as error:
+            _log.info("destinations not looked at", error=str(error))
+
     # ---- timers
 
     async def _mark(self) -> None:
@@ -318,6 +326,8 @@ class Application:
 
     async def _refresh_inputs(self) -> None:
         found = await self._blocking(describe, self._admin, self._inputs)
+        # A running consumer notices only if the new log is shorter than the old one was.
+        refuse_re_created(self.roster, {topic: description.id for topic, description in found.items()})
         self.worker.marks.set_inputs({topic: description.partitions for topic, description in found.items()})
 
     def _input_topics(self) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ class Destinations:
             return None
         return self.refused.get(topic, f'topic "{topic}" is not known to exist')
 
+    @property
+    def batch_bytes(self) -> int:
+        """The largest batch of records that every topic takes; the limits hold for batches, not for records."""
+        return min(self.limits.values(), default=HEADROOM_BYTES + 1_000_000) - HEADROOM_BYTES
+
     def fits(self, topic: str, key: bytes | None, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> bool:
         """Whether a record is small enough for a topic, uncompressed."""
         limit = self.limits.get(topic, 0)

@@ -126,6 +126,7 @@ def _take_over_at(
 ) -> Takeover:
     names = cluster.names
     topics = describe(cluster.admin, {tp.topic for tp in tps})
+    refuse_re_created(roster, {name: topic.id for name, topic in topics.items()})
     starts, ends = start_offsets(cluster.admin, tps), end_offsets(cluster.admin, tps)
     found = Takeover()
     resolved: dict[TopicPartition, NextOffset] = {}
@@ -172,11 +173,6 @@ def _next_offset(
 ) -> NextOffset:
     known = roster.inputs.get(tp)
     where = f'topic "{tp.topic}" partition {tp.partition}'
-    if known is not None and known.topic_id != topic_id:
-        raise StateError(
-            f"{where} was re-created: its id was {known.topic_id} and is {topic_id} now",
-            hint="use a new --prefix or --app, or restore the old topic",
-        )
     if committed is None:
         if known is not None:
             raise StateError(
@@ -196,6 +192,17 @@ def _next_offset(
             hint="was the topic re-created or truncated?",
         )
     return committed
+
+
+def refuse_re_created(roster: Roster, topic_ids: Mapping[str, str]) -> None:
+    """Raises `StateError` for a topic that is another one than when its partitions were first read."""
+    for tp, known in sorted(roster.inputs.items()):
+        topic_id = topic_ids.get(tp.topic, known.topic_id)
+        if topic_id != known.topic_id:
+            raise StateError(
+                f'topic "{tp.topic}" was re-created: its id was {known.topic_id} and is {topic_id} now',
+                hint="use a new --prefix or --app, or restore the old topic",
+            )
 
 
 def _revision(metadata: str) -> int:

@@ -205,6 +205,9 @@ class Worker:
     deliver: Callable[[Fetched], None]
     """Set by the app: takes a batch to its agent, in order."""
 
+    look_again: Callable[[], Coroutine[object, object, None]] | None = None
+    """Set by the app: called after a transaction failed, before the same records are taken again."""
+
     async def on_signals(self, batch: Fetched) -> None:
         """Stage 1 for one batch."""
         async with self._lock:
@@ -322,6 +325,8 @@ class Worker:
             self.phase = Phase.TAKING_OVER
             self._epoch = -1
             self._drop_stage()
+            if self._failures and self.look_again is not None:
+                await self.look_again()
             try:
                 await self._prepare_log()
                 takeover = await self._in_thread(
