@@ -215,10 +215,14 @@ class LiveCluster:
         self.connection = Connection(self.bootstrap, self.prefix)
         self.names: TopicNames = resolve(self.prefix, self.connection.app)
         self.group = f"{self.prefix}{self.connection.app}"
-        self.admin: AdminClient = connect(self.connection)
         self.producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0})
+        self.admin: AdminClient = connect(self.connection)
         files = wanted_topics(load_topics(), prefix=self.prefix, app=self.connection.app, partitions=self.partitions)
         apply_topics(self.admin, files)
+
+    def renew_admin(self) -> None:
+        """Takes a new client: one from before the broker's restart hangs, or asks with old leaders, for ever."""
+        self.admin = connect(self.connection)
 
     # ---- workers
 
@@ -272,10 +276,10 @@ class LiveCluster:
             self.publish_record(self.names.signals, value, partition=partition)
 
     def publish_many(self, signals: Iterable[Mapping[str, object] | bytes]) -> None:
-        """Writes signals to partitions of chance, all at once."""
-        for each in signals:
+        """Writes signals to all partitions in turn, all at once."""
+        for number, each in enumerate(signals):
             value = each if isinstance(each, bytes) else json.dumps(each).encode()
-            self.producer.produce(self.names.signals, value)
+            self.producer.produce(self.names.signals, value, partition=number % self.partitions)
             self.producer.poll(0)
         assert self.producer.flush(60) == 0
 
@@ -297,9 +301,10 @@ class LiveCluster:
         return read_topics(self.bootstrap, self.admin, [topic], committed=committed)
 
     def ends(self, topic: str) -> dict[int, int]:
-        count = len(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        admin = self.admin
+        count = len(admin.list_topics(topic, timeout=10).topics[topic].partitions)
         wanted = {ClientPartition(topic, number): OffsetSpec.latest() for number in range(count)}
-        return {tp.partition: future.result(10).offset for tp, future in self.admin.list_offsets(wanted).items()}
+        return {tp.partition: future.result(10).offset for tp, future in admin.list_offsets(wanted).items()}
 
     def committed(self, topic: str) -> dict[int, int]:
         """Stable committed next offsets of the group; those that are not there are left out."""

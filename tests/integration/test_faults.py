@@ -275,6 +275,7 @@ def at_work(broker: EmbeddedBroker, prefix: str, folder: Path) -> Iterator[LiveC
         cluster.await_decided()
         cluster.publish_many(announced("B", range(COUNT)))
         yield cluster
+        cluster.renew_admin()
         cluster.publish_many(announced("A", range(COUNT, 2 * COUNT)) + announced("B", range(COUNT, 2 * COUNT)))
         cluster.await_decided(within_s=90)
         cluster.stop_workers()
@@ -342,16 +343,14 @@ spec:
 
 def test_a_destination_that_is_missing_or_too_small_stops_no_other(cluster: LiveCluster, prefix: str) -> None:
     small = f"{prefix}small"
-    create(cluster, small, {"max.message.bytes": "2400"})
+    create(cluster, small, {"max.message.bytes": "20000"})
     cluster.apply(subscription("missing", f"{prefix}nowhere"))
     cluster.apply(subscription("own", cluster.names.changelog))
     cluster.apply(subscription("small", small))
     cluster.worker().await_running()
 
-    signals = announced("A", range(COUNT)) + announced("B", range(COUNT))
-    for each in signals:
-        each["params"]["text"] = "x" * (20 if each["params"]["k"] % 2 else 2_000)  # type: ignore[index, operator]
-    cluster.publish_many(signals)
+    cluster.publish_many([*with_text(range(1, COUNT, 2), 20), *with_text(range(0, COUNT, 2), 20_000)])
+    cluster.publish_many(announced("B", range(COUNT)))
     cluster.await_decided()
     cluster.stop_workers()
 
@@ -371,7 +370,7 @@ def test_a_destination_deleted_under_a_running_worker_stops_no_other(cluster: Li
     create(cluster, gone, {})
     cluster.apply(subscription("gone", gone))
     cluster.worker().await_running()
-    cluster.publish_many(announced("A", range(COUNT)))
+    cluster.publish_many(with_text(range(COUNT), 20))
     cluster.await_decided()
 
     cluster.admin.delete_topics([gone])[gone].result(20)
@@ -384,6 +383,11 @@ def test_a_destination_deleted_under_a_running_worker_stops_no_other(cluster: Li
     proof.hold()
     assert len(proof.fired("team/pair")) == COUNT
     assert len(proof.dead_letters) == COUNT
+
+
+def with_text(keys: range, length: int) -> list[dict[str, object]]:
+    """Signals A that fit the subscriptions above, whose triggers carry the text."""
+    return [{**each, "params": {"k": key, "text": "x" * length}} for key, each in zip(keys, announced("A", keys))]
 
 
 def create(cluster: LiveCluster, topic: str, config: dict[str, str]) -> None:
