@@ -15,9 +15,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
 from typing import TypeVar
@@ -118,7 +119,8 @@ class Worker:
         )
         self._transactions = 0
         self._assignment = 0
-        self._voided = -1
+        self._voided = 0  # the newest assignment known to have ended; there is none before the first
+        self._failed = False
         self._epoch = -1
         self._tps: frozenset[TopicPartition] = frozenset()
         self._group_metadata = b""
@@ -194,7 +196,7 @@ class Worker:
     def _void(self, assignment: int) -> None:
         # Read without the event loop's lock on purpose: a stage's own lock decides. What the loop opens for this
         # assignment before it hears of its end is void from the start.
-        self._voided = assignment
+        self._voided = max(self._voided, assignment)
         for stage in (self._stage, self._sending):
             if stage is not None:
                 stage.void()
@@ -210,7 +212,7 @@ class Worker:
 
     async def on_signals(self, batch: Fetched) -> None:
         """Stage 1 for one batch."""
-        async with self._lock:
+        async with self._turn():
             self._taken(batch)
             if batch.epoch != self._epoch:
                 return
@@ -221,6 +223,20 @@ class Worker:
                 if not await self._commit() or batch.epoch != self._epoch:
                     return
             await self._pace()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Holds the lock. What fails half-way leaves a part of an input in the stage, so it ends the worker here and
+        now, before anything else can commit that part.
+        """
+        async with self._lock:
+            try:
+                yield
+            except SignalRouterError as error:
+                self._stop_with(error)
+            except Exception as error:  # nothing may fail unseen
+                _log.exception("worker failed")
+                self._stop_with(StateError(f"the worker failed: {error!r}"))
 
     def _match_step(self, batch: Fetched) -> bool:
         stage, max_outputs = self._open(batch.group_metadata), self.settings.pace.max_outputs
@@ -240,7 +256,7 @@ class Worker:
 
     async def on_candidates(self, batch: Fetched) -> None:
         """Stage 2 for one batch."""
-        async with self._lock:
+        async with self._turn():
             self._taken(batch)
             if batch.epoch != self._epoch:
                 return
@@ -296,6 +312,8 @@ class Worker:
     def _begin_assignment(
         self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes, interrupted: threading.Event
     ) -> None:
+        if self._failed:
+            return
         self._assignment, self._tps, self._group_metadata = assignment, tps, group_metadata
         self._taking_over = interrupted
         self._spawn(self._take_over(assignment))
@@ -333,9 +351,9 @@ class Worker:
                     self._takeovers,
                     partial(take_over, self._cluster, self._store, self._roster, self._tps, interrupted),
                 )
+                await self._await_definitions(assignment, takeover.revision)
                 if assignment != self._assignment:
                     return
-                await self._await_definitions(takeover.revision)
                 self._adopt(takeover)
                 if not await self._announce(takeover.new_inputs):
                     return
@@ -363,9 +381,10 @@ class Worker:
             await self._in_thread(self._commits, self._log.init)
             self._log_broken = False
 
-    async def _await_definitions(self, revision: int) -> None:
+    async def _await_definitions(self, assignment: int, revision: int) -> None:
+        """Waits with the lock released: definitions are taken meanwhile, and the assignment may end."""
         until = time.monotonic() + BEHIND_S
-        while self.view.revision < revision:
+        while self.view.revision < revision and assignment == self._assignment:
             if time.monotonic() > until:
                 raise StateError(
                     f"partitions were read under definitions revision {revision}, the topic ends at"
@@ -413,7 +432,7 @@ class Worker:
             name = f"{self.settings.slot}/{self._incarnation}/{self._transactions}"
             self._stage = Stage(self._assignment, name)
             self._stage.group_metadata = group_metadata or self._group_metadata
-            if self._assignment == self._voided:
+            if self._assignment <= self._voided:
                 self._stage.void()
             self._opened_at = time.monotonic()
             self._match.flush_ends(self._stage)
@@ -459,12 +478,17 @@ class Worker:
         if stage.empty:
             self._stage = None
             return True
-        # Taken out in one step before the first await: an agent that is cancelled here must not submit it twice.
-        self._stage, self._sending = None, stage
+        # Taken out before the first await, so that it is not submitted twice; named as sent before that, so that
+        # `_void`, which looks for it from another thread, finds it in one of the two places.
+        self._sending = stage
+        self._stage = None
         steps = commit(stage, log, self._cluster.names.changelog, self._cluster.local_position)
         began = time.perf_counter()
+        running = self._loop.run_in_executor(self._commits, run, steps, self._effect)
+        cancelled = await _ended(running)
+        self._sending = None
         try:
-            result = await asyncio.shield(self._loop.run_in_executor(self._commits, run, steps, self._effect))
+            result = running.result()
             self.effects.stop()
         except SignalRouterError as error:
             self._stop_with(error)
@@ -474,9 +498,10 @@ class Worker:
                 StateError(f"the commit failed: {error!r}", hint="start the worker again; it restores itself")
             )
             return False
-        finally:
-            self._sending = None
-        return self._settled(stage, result, time.perf_counter() - began)
+        durable = self._settled(stage, result, time.perf_counter() - began)
+        if cancelled:
+            raise asyncio.CancelledError
+        return durable
 
     def _effect(self, name: str) -> None:
         self.effects(name)
@@ -542,7 +567,7 @@ class Worker:
 
     async def take_definitions(self, definitions: Sequence[ReadDefinition]) -> None:
         """Takes definitions between batches."""
-        async with self._lock:
+        async with self._turn():
             for definition in definitions:
                 self.view.take(definition)
             await self._unpark()
@@ -551,7 +576,7 @@ class Worker:
 
     async def mark(self) -> None:
         """Announces how far the signals partitions have been read; also commits ends that were met meanwhile."""
-        async with self._lock:
+        async with self._turn():
             if self.phase is not Phase.RUNNING or self._epoch < 0:
                 return
             self.marks.emit(self._open(self._group_metadata))
@@ -614,9 +639,9 @@ class Worker:
 
     async def stop(self) -> None:
         """Commits what is open, says goodbye, leaves the group."""
-        try:
-            await asyncio.wait_for(self._say_goodbye(), self.settings.times.revoke_ms / 1000)
-        except TimeoutError:
+        goodbye = self._spawn(self._say_goodbye())
+        _, late = await asyncio.wait({goodbye}, timeout=self.settings.times.revoke_ms / 1000)
+        if late:
             _log.warning("the last transaction did not end in time; its outcome is read at the next start")
         if self._consume is not None:
             stopped = await self._loop.run_in_executor(None, self._consume.stop, self.settings.times.session_ms / 1000)
@@ -637,9 +662,15 @@ class Worker:
                 await self._tell_roster(left=True)
 
     def _stop_with(self, error: SignalRouterError) -> None:
-        if self.phase is not Phase.STOPPED:
-            self._epoch = -1
-            self._fail(error)
+        """Ends the worker: nothing is committed from here on, since the open stage may hold half an input."""
+        if self.phase is Phase.STOPPED:
+            return
+        self._failed = True
+        self._epoch = -1
+        self._drop_stage()
+        self._assignment, self._tps = 0, frozenset()
+        self.phase = Phase.WAITING
+        self._fail(error)
 
     def _set_epoch(self, assignment: int, epoch: int) -> None:
         if assignment == self._assignment and self.phase is Phase.RUNNING:
@@ -655,10 +686,11 @@ class Worker:
     async def _in_thread(self, pool: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
         return await asyncio.shield(self._loop.run_in_executor(pool, call))
 
-    def _spawn(self, work: Coroutine[object, object, object]) -> None:
-        task = self._loop.create_task(self._guarded(work))
+    def _spawn(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
+        task: asyncio.Task[object] = self._loop.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guarded(self, work: Coroutine[object, object, object]) -> None:
         try:
@@ -668,6 +700,19 @@ class Worker:
         except Exception as error:  # nothing may fail unseen
             _log.exception("worker failed")
             self._stop_with(StateError(f"the worker failed: {error!r}"))
+
+
+async def _ended(running: asyncio.Future[Result]) -> bool:
+    """Waits until a commit has ended, come what may: who lets the lock go before lets the next batch be decided over
+    tables that the commit is about to settle. Returns whether the waiting task was cancelled meanwhile.
+    """
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
 
 
 def _taken_slot(newer: WorkerRecord) -> FencedError:

@@ -1,0 +1,226 @@
+"""A worker on its event loop, over the log in memory: what may be committed, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from signal_router.errors import SignalRouterError, StateError
+from signal_router.kafka.consume import Fetched
+from signal_router.kafka.offsets import TopicDescription
+from signal_router.kafka.settings import Connection
+from signal_router.model import candidates
+from signal_router.model.candidates import Candidate, SignalCopy
+from signal_router.model.definitions import definition, definition_key, encode_definition
+from signal_router.model.documents import read_documents
+from signal_router.model.log import InputRecord, TopicPartition
+from signal_router.observe.meter import Meter
+from signal_router.runtime import worker as worker_module
+from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
+from signal_router.runtime.destinations import Destinations
+from signal_router.runtime.match import SignalsPartition
+from signal_router.runtime.outputs import Outputs
+from signal_router.runtime.roster import Roster
+from signal_router.runtime.settings import WorkerSettings
+from signal_router.runtime.takeover import Cluster, JoinStart, Takeover
+from signal_router.runtime.worker import Phase, Worker
+from signal_router.state.store import MemoryStore
+from signal_router.testing.driver import APP, Plant
+from signal_router.testing.memory_log import MemoryLog
+
+DOCUMENT = """
+apiVersion: signal-router/v1
+kind: Subscription
+metadata: {id: team/pair}
+spec:
+  join: {k: any}
+  within: 30s
+  members:
+    - {alias: a, signal: A}
+    - {alias: b, signal: B}
+  trigger: {params: {k: "{join.k}"}}
+"""
+DEADLINE_S = 10.0
+EPOCH = 7
+
+
+class Reader:
+    """Stands where the consume thread does; the test itself hands batches over."""
+
+    idle = True
+    silent_s = 0.0
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+
+    def taken(self, _batch: Fetched) -> None: ...
+
+    def start_fetching(self, assignment: int, _offsets: Mapping[TopicPartition, int]) -> None:
+        self.started.append(assignment)
+
+    def stop_fetching(self, _assignment: int) -> None: ...
+
+    def stop(self, _deadline_s: float) -> bool:
+        return True
+
+
+class Bench:
+    """One worker with one signals and one candidates partition."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.plant = plant = Plant(1, 1)
+        self.names = names = plant.names
+        plant.broker.create_topic(names.workers)
+        self.member = plant.broker.join(APP, [names.signals, names.candidates], instance="w1")
+        while (rebalance := self.member.poll()) is None or rebalance.kind != "assigned":
+            pass
+        self.signals = TopicPartition(names.signals, 0)
+        self.candidates = TopicPartition(names.candidates, 0)
+        self.takeovers = {1: Takeover(signals={self.signals: SignalsPartition("t", 0)}, joins={0: JoinStart(0, 0)})}
+        monkeypatch.setattr(worker_module, "take_over", lambda *_: self.takeovers[max(self.takeovers)])
+        self.failures: list[SignalRouterError] = []
+        self.before: Callable[[str], object] = lambda _effect: None
+        self.view = DefinitionsView(names.triggers)
+        self.reader = Reader()
+        self.offset = 0
+        limits = {names.triggers: 1_000_000, names.lineage: 1_000_000}
+        topic = TopicDescription("t", 1)
+        self.worker = Worker(
+            WorkerSettings(Connection(app=APP), "w1", tmp_path),
+            Cluster(Connection(app=APP), None, names, APP, "cluster", topic, topic),  # type: ignore[arg-type]
+            MemoryStore(),
+            self.view,
+            Roster(),
+            Outputs(names, APP, Destinations(limits), all_lineage=False),
+            lambda: MemoryLog(plant.broker, f"{APP}-w1"),
+            Meter(),
+            self.failures.append,
+            lambda effect: self.before(effect),  # noqa: PLW0108 - a test sets it later
+        )
+        self.worker.attach(self.reader)  # type: ignore[arg-type]
+
+    def definition(self, offset: int) -> ReadDefinition:
+        document = read_documents([("pair.yaml", DOCUMENT)]).documents[0]
+        made = definition(document, birth=1, join_generation=1, applied_at=0)
+        return self.view.read(InputRecord(offset, 0, definition_key(made.id), encode_definition(made)))
+
+    async def begin(self) -> None:
+        await self.worker.take_definitions([self.definition(0)])
+        self.worker.assigned(1, frozenset({self.signals, self.candidates}), self.member.group_metadata())
+        await until(lambda: self.worker.phase is Phase.RUNNING)
+        self.worker.fetching(1, EPOCH)
+        await asyncio.sleep(0)
+
+    def candidate(self, name: str) -> bytes:
+        identity = f'["{name}","s","1"]'
+        signal = SignalCopy(identity, name, "s", "1", b'{"k":1}', None, None, 1, self.names.signals, 0, 0, b"digest")
+        return candidates.encode(Candidate("team/pair", 1, 1, 0, '{"k":1}', 1 if name == "A" else 2, signal))
+
+    def batch(self, *values: bytes) -> Fetched:
+        records = [InputRecord(self.offset + at, 1, None, value) for at, value in enumerate(values)]
+        self.offset += len(values)
+        return Fetched(self.candidates, records, self.offset, EPOCH, self.member.group_metadata(), 0, at_end=False)
+
+    @property
+    def triggers(self) -> int:
+        return sum(len(records) for records in self.plant.broker.read_all(self.names.triggers).values())
+
+    @property
+    def next_offset(self) -> int | None:
+        committed = self.plant.broker.committed(APP, [self.candidates])[self.candidates]
+        return None if committed is None else committed.offset
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bench], Awaitable[None]]], None]:
+    def play(story: Callable[[Bench], Awaitable[None]]) -> None:
+        async def told() -> None:
+            await story(Bench(tmp_path, monkeypatch))
+
+        asyncio.run(told())
+
+    return play
+
+
+def test_a_cancelled_commit_keeps_its_turn_until_its_tables_are_settled(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        await given.begin()
+        reached, released = threading.Event(), threading.Event()
+
+        def hold(effect: str) -> None:
+            if effect == "commit":
+                reached.set()
+                released.wait(DEADLINE_S)
+
+        await given.worker.on_candidates(given.batch(given.candidate("A")))
+        given.before = hold
+        marking = asyncio.create_task(given.worker.mark())
+        await until(reached.is_set)
+        marking.cancel()
+        completing = asyncio.create_task(given.worker.on_candidates(given.batch(given.candidate("B"))))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        released.set()
+        await completing
+        await given.worker.mark()
+        await given.worker.on_candidates(given.batch(given.candidate("A"), given.candidate("B")))
+        await given.worker.mark()
+
+        assert given.triggers == 1
+        assert given.next_offset == 4
+        await given.worker.stop()
+
+    bench(story)
+
+
+def test_what_a_failed_batch_has_staged_is_never_committed(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        await given.begin()
+
+        newer = b"\x91\x63"
+        with suppress(StateError):  # who calls may hear of it or not
+            await given.worker.on_candidates(given.batch(given.candidate("A"), given.candidate("B"), newer))
+        await given.worker.mark()
+        await given.worker.tell_roster()
+        await given.worker.stop()
+
+        assert given.triggers == 0
+        assert given.next_offset is None
+        assert [type(error) for error in given.failures] == [StateError]
+
+    bench(story)
+
+
+def test_a_take_over_that_waited_for_definitions_ends_with_its_assignment(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        given.takeovers[1].revision = 1
+        given.worker.assigned(1, frozenset({given.signals, given.candidates}), given.member.group_metadata())
+        await until(lambda: given.worker.phase is Phase.TAKING_OVER)
+        await loop.run_in_executor(None, given.worker.revoked, 1)
+
+        given.takeovers[3] = Takeover(signals={given.signals: SignalsPartition("t", 0)})
+        given.worker.assigned(3, frozenset({given.signals}), given.member.group_metadata())
+        await until(lambda: given.worker.phase is Phase.RUNNING)
+        given.worker.fetching(3, EPOCH)
+        await given.worker.take_definitions([given.definition(0), given.definition(1)])
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        await given.worker.mark()
+
+        assert given.reader.started == [3]
+        assert given.next_offset is None
+        await given.worker.stop()
+
+    bench(story)
