@@ -30,7 +30,7 @@ class Careless(KafkaTransactionLog):
     """The mutant: keeps its producer whatever happened."""
 
     def _doubt(self, producer):
-        producer.poll(0)
+        producer.doubt()
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_a_commit_is_given_up_at_its_deadline(cluster, connect, proxied):
     broker.pause()
     try:
         started = time.monotonic()
-        with pytest.raises(UnknownOutcomeError, match="no answer in time"):
+        with pytest.raises(UnknownOutcomeError, match="did not return in time"):
             log.commit(deadline_s=0.5)
         log.close()
         took = time.monotonic() - started
@@ -216,6 +216,36 @@ def test_a_commit_is_given_up_at_its_deadline(cluster, connect, proxied):
     assert values(cluster.read(topic)) in ([], [b"1"])
     write(log, record(topic, b"2"))
     assert values(cluster.read(topic))[-1] == b"2"
+
+
+def test_a_client_that_waits_for_ever_is_left_behind(cluster, proxy, prefix):
+    """The client gives up looking for the group's coordinator and keeps waiting, whatever time-out it was given."""
+    topic = cluster.topic()
+    tp = TopicPartition(topic, 0)
+    log = KafkaTransactionLog({"bootstrap.servers": proxy.address}, f"{prefix}slot", transaction_timeout_ms=1_500)
+    log.init()
+    log.begin()
+    log.produce([record(topic, b"given up")])
+
+    proxy.no_coordinator = True
+    started = time.monotonic()
+    try:
+        with pytest.raises(UnknownOutcomeError, match="did not return in time"):
+            log.send_offsets({tp: NextOffset(1)}, unfenced(cluster))
+    finally:
+        proxy.no_coordinator = False
+    took = time.monotonic() - started
+
+    assert took < 5
+    assert proxy.struck[Fault.REFUSE]
+    log.init()
+    log.begin()
+    log.produce([record(topic, b"fine")])
+    log.send_offsets({tp: NextOffset(2)}, unfenced(cluster))
+    log.commit()
+    assert values(cluster.read(topic)) == [b"fine"]
+    assert cluster.committed(tp) == {tp: NextOffset(2)}
+    log.close()
 
 
 def test_a_log_outlives_the_brokers_death(cluster, connect, proxied):
@@ -252,9 +282,8 @@ def test_a_client_whose_log_is_silent_is_never_trusted(cluster, connect):
 class Deaf(KafkaTransactionLog):
     """A log whose client tells it nothing."""
 
-    def _create(self):
-        self._config.pop("debug", None)
-        return super()._create()
+    def _sized(self):
+        return {name: value for name, value in super()._sized().items() if name != "debug"}
 
 
 class paused:  # noqa: N801
@@ -273,5 +302,4 @@ class paused:  # noqa: N801
 
 
 def trouble_heard(log: KafkaTransactionLog) -> bool:
-    log._producer.poll(0.05)
-    return log._watch.trouble is not None
+    return log._producer.doubt() is not None

@@ -12,14 +12,23 @@ import threading
 from collections import Counter
 from enum import Enum
 
-PRODUCE, INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 0, 22, 24, 25, 26, 28
+PRODUCE, FIND_COORDINATOR, INIT_PRODUCER_ID, ADD_PARTITIONS, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = (
+    0,
+    10,
+    22,
+    24,
+    25,
+    26,
+    28,
+)
 
 
 class Fault(Enum):
-    """What happens to the next request of a kind. Both break the client's connection."""
+    """What happens to a request. Lost answers and held requests break the client's connection."""
 
     LOSE_ANSWER = "lose answer"
     HOLD = "hold"
+    REFUSE = "refuse"
 
 
 class WireProxy:
@@ -31,6 +40,7 @@ class WireProxy:
         self._target: tuple[str, int] | None = None
         self._armed: dict[int, Fault] = {}
         self._held: list[bytes] = []
+        self.no_coordinator = False
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -81,11 +91,20 @@ class WireProxy:
                     continue
                 with self._lock:
                     self._sockets |= {client, upstream}
-                lost = threading.Event()
-                threading.Thread(target=self._requests, args=(client, upstream, lost), daemon=True).start()
-                threading.Thread(target=self._answers, args=(client, upstream, lost), daemon=True).start()
+                lost, asked = threading.Event(), set()
+                for pump in (self._requests, self._answers):
+                    threading.Thread(target=pump, args=(client, upstream, lost, asked), daemon=True).start()
 
-    def _requests(self, client: socket.socket, upstream: socket.socket, lost: threading.Event) -> None:
+    def _refused(self, frame: bytes, asked: set[int]) -> bytes:
+        """Says COORDINATOR_NOT_AVAILABLE to whoever asked for a coordinator."""
+        (correlation_id,) = struct.unpack_from(">i", frame, 4)
+        if correlation_id not in asked:
+            return frame
+        asked.discard(correlation_id)
+        self.struck[Fault.REFUSE] += 1
+        return frame[:12] + struct.pack(">h", 15) + frame[14:]  # after the throttle time
+
+    def _requests(self, client: socket.socket, upstream: socket.socket, lost: threading.Event, asked: set[int]) -> None:
         with contextlib.suppress(OSError):
             while frame := _read_frame(client):
                 api_key = struct.unpack_from(">h", frame, 4)[0]
@@ -94,6 +113,8 @@ class WireProxy:
                     fault = self._armed.pop(api_key, None)
                     if fault is not None:
                         self.struck[fault] += 1
+                if self.no_coordinator and api_key == FIND_COORDINATOR:
+                    asked.add(struct.unpack_from(">i", frame, 8)[0])
                 if fault is Fault.HOLD:
                     self._held.append(frame)
                     break
@@ -105,12 +126,12 @@ class WireProxy:
         _break(client)
         _break(upstream)
 
-    def _answers(self, client: socket.socket, upstream: socket.socket, lost: threading.Event) -> None:
+    def _answers(self, client: socket.socket, upstream: socket.socket, lost: threading.Event, asked: set[int]) -> None:
         with contextlib.suppress(OSError):
             while frame := _read_frame(upstream):
                 if lost.is_set():
                     break
-                client.sendall(frame)
+                client.sendall(self._refused(frame, asked))
         _break(client)
         _break(upstream)
 
