@@ -267,9 +267,7 @@ class Joiner:
         )
 
     def _count(self, subscription: str, by: int) -> None:
-        table = self._table
-        table.put_pending_count(subscription, table.pending_count(subscription) + by)
-        table.put_pending_count("", table.pending_count("") + by)
+        self._table.add_pending(subscription, by)
 
     def _change(self, subscription: str) -> Change | None:
         """What the present document of an id asks of the sets here; None if they may stay as they are."""

@@ -59,6 +59,16 @@ class OpenSet:
         return len(self._pending) + self._queued
 
     @property
+    def head(self) -> list[Pending]:
+        """The signals that wait in the head, in joining order."""
+        return self._pending
+
+    @property
+    def queued(self) -> int:
+        """How many signals wait outside the head."""
+        return self._queued
+
+    @property
     def due(self) -> int:
         """The time at which the set stands in the time index (0 = not there)."""
         return self._due

@@ -23,21 +23,60 @@ def choose(join_set: OpenSet, arriving: Pending, subscription: Subscription) -> 
         return (arriving,)
     if not join_set.pending_count:
         return None
+    newest_first = subscription.policy is Policy.LATEST
+    if not join_set.queued:
+        found = _in_head(join_set.head, arriving, count, subscription.within_ms, newest_first=newest_first)
+        if found is not _UNCLEAR:
+            return found
+    return _choose_anywhere(join_set, arriving, count, subscription.within_ms, newest_first=newest_first)
+
+
+def _choose_anywhere(
+    join_set: OpenSet, arriving: Pending, count: int, within_ms: int, *, newest_first: bool
+) -> tuple[Pending, ...] | None:
     masks = join_set.masks()
     everything = arriving.aliases
     for mask in masks:
         everything |= mask
     if everything != (1 << count) - 1:
         return None
-    newest_first = subscription.policy is Policy.LATEST
     masks.add(arriving.aliases)
     if all(mask & (mask - 1) == 0 for mask in masks):
-        chosen = _one_alias_each(join_set, arriving, count, subscription.within_ms, newest_first=newest_first)
+        chosen = _one_alias_each(join_set, arriving, count, within_ms, newest_first=newest_first)
         if chosen is None:
             return None
-        if _spread(chosen) <= subscription.within_ms:
+        if _spread(chosen) <= within_ms:
             return chosen
-    return _Search(join_set, arriving, count, subscription.within_ms, newest_first=newest_first).run()
+    return _Search(join_set, arriving, count, within_ms, newest_first=newest_first).run()
+
+
+_UNCLEAR: tuple[Pending, ...] = ()
+"""The answer of `_in_head` where the plain rule does not decide."""
+
+
+def _in_head(
+    head: list[Pending], arriving: Pending, count: int, within_ms: int, *, newest_first: bool
+) -> tuple[Pending, ...] | None:
+    """The common case in one pass: all that is pending stands in the head, and every signal fits one alias."""
+    arrived_at = arriving.signal.recorded_at
+    chosen: list[Pending | None] = [None] * count
+    if arriving.aliases & (arriving.aliases - 1):
+        return _UNCLEAR
+    chosen[arriving.aliases.bit_length() - 1] = arriving
+    missing = count - 1
+    earliest = latest = arrived_at
+    for pending in reversed(head) if newest_first else head:
+        aliases, recorded_at = pending.aliases, pending.signal.recorded_at
+        if aliases & (aliases - 1):
+            return _UNCLEAR
+        bit = aliases.bit_length() - 1
+        if chosen[bit] is None and abs(recorded_at - arrived_at) <= within_ms:
+            chosen[bit] = pending
+            missing -= 1
+            earliest, latest = min(earliest, recorded_at), max(latest, recorded_at)
+    if missing:
+        return None
+    return tuple(chosen) if latest - earliest <= within_ms else _UNCLEAR  # type: ignore[arg-type]  # none is missing
 
 
 def _one_alias_each(

@@ -143,6 +143,9 @@ class Table(Protocol):
     def pending_count(self, subscription: str) -> int:
         """How many signals are pending here for a subscription; for `""`, in the whole partition."""
 
+    def add_pending(self, subscription: str, by: int) -> None:
+        """Changes the counts of a subscription and of the partition."""
+
     def put_pending_count(self, subscription: str, count: int) -> None:
         """Writes a count; 0 deletes it."""
 

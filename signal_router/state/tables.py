@@ -123,6 +123,12 @@ class PartitionTable:
         """How many signals are pending for a subscription (for `""`: in the partition)."""
         return self._counts.get(keys.count_key(subscription)) or 0
 
+    def add_pending(self, subscription: str, by: int) -> None:
+        """Changes the counts of a subscription and of the partition."""
+        counts = self._counts
+        for key in (keys.count_key(subscription), keys.count_key("")):
+            counts.put(key, (counts.get(key) or 0) + by or None)
+
     def put_pending_count(self, subscription: str, count: int) -> None:
         """Writes a count; 0 deletes it."""
         self._counts.put(keys.count_key(subscription), count or None)
