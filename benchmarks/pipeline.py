@@ -2,14 +2,15 @@
 
     python -m benchmarks.pipeline [--signals 200000] [--runs 3] [--json FILE] [--only throughput,latency,restart]
 
-Conditions: 4 partitions per topic, lz4, classic protocol, ~230-byte JSON, half of the signals complete a pair. All candidates
-go through their topic. The broker and the load share the machine with the worker.
+Conditions: 4 partitions per topic, lz4, classic protocol, ~230-byte JSON, half of the signals complete a pair. All
+candidates go through their topic. The broker and the load share the machine with the worker.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import cProfile
 import json
 import os
 import platform
@@ -75,7 +76,8 @@ class Bench:
         self.names = resolve(self.connection.prefix, self.connection.app)
         self.admin = connect(self.connection)
         apply_topics(
-            self.admin, wanted_topics(load_topics(), prefix=self.connection.prefix, app=self.connection.app, partitions=4)
+            self.admin,
+            wanted_topics(load_topics(), prefix=self.connection.prefix, app=self.connection.app, partitions=4),
         )
         document = read_documents([("pair.yaml", PAIR)]).documents[0]
         producer = self.producer()
@@ -110,12 +112,13 @@ class Bench:
         while True:
             try:
                 producer.produce(self.names.signals, signal_value(name, key), partition=rnd.randrange(4))
-                return
             except BufferError:
                 producer.poll(0.1)
+            else:
+                return
 
     @contextmanager
-    def worker(self, state: Path, total: int | None = None, **extra: object):  # noqa: ANN201
+    def worker(self, state: Path, total: int | None = None, **extra: object):
         request = json.dumps(
             {
                 "bootstrap": self.connection.bootstrap,
@@ -166,6 +169,7 @@ async def run_worker(request: dict) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, app.stop)
     marks: dict[str, float] = {}
+    watching: list[asyncio.Task] = []
     if request["total"]:
 
         async def watch() -> None:
@@ -179,12 +183,10 @@ async def run_worker(request: dict) -> None:
                     app.stop()
                     return
 
-        task = loop.create_task(watch())
+        watching.append(loop.create_task(watch()))
     ready = loop.create_task(_ready(app))
     profile = None
     if request.get("profile"):
-        import cProfile
-
         profile = cProfile.Profile()
         profile.enable()
     error = await app.run()
@@ -393,13 +395,17 @@ def main() -> None:
                 else:
                     found = {"latency": latency, "restart": restart}[name](broker.bootstrap)
                 results.setdefault(name, []).append(found)
-                console.print({key: round(value, 2) if isinstance(value, float) else value for key, value in found.items()})
+                console.print(
+                    {key: round(value, 2) if isinstance(value, float) else value for key, value in found.items()}
+                )
     table = Table("what", "min / median / max", title=f"signal-router {__version__}, {platform.platform()}")
     for name, runs in results.items():
         for key in runs[0]:
             if key == "us_per_signal":
                 for phase in runs[0][key]:
-                    table.add_row(f"{name}: µs per signal, {phase}", _spread([run[key].get(phase, 0.0) for run in runs]))
+                    table.add_row(
+                        f"{name}: µs per signal, {phase}", _spread([run[key].get(phase, 0.0) for run in runs])
+                    )
             else:
                 table.add_row(f"{name}: {key}", _spread([float(run[key]) for run in runs]))
     console.print(table)

@@ -1,4 +1,6 @@
-"""The tree of errors, split by whose fault it is. Each text names the object and the value; the hint names the next command."""
+"""The tree of errors, split by whose fault it is. Each text names the object and the value; the hint names the next
+command.
+"""
 
 from __future__ import annotations
 

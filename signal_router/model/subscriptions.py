@@ -76,9 +76,10 @@ class Member:
 class Subscription:
     """A compiled subscription in force.
 
-    `birth`, `join_generation` are set by `apply`; `revision` is the document's offset on the definitions topic; `version` is
-    `sha256:…` of the canonical JSON of its spec. `within_ms`, `dedupe_ms` are durations in milliseconds, dedupe ≥ within.
-    `members` stand in declaration order; the position of an alias in it is its bit in every alias mask.
+    `birth`, `join_generation` are set by `apply`; `revision` is the document's offset on the definitions topic;
+    `version` is `sha256:…` of the canonical JSON of its spec. `within_ms`, `dedupe_ms` are durations in milliseconds,
+    dedupe ≥ within. `members` stand in declaration order; the position of an alias in it is its bit in every alias
+    mask.
     """
 
     id: str
