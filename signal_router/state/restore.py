@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 
-from signal_router.core.tables import NOTED_DUE, QUEUED_DUE, SET_DUE, Due, JoinSet, Pending, Remembered
+from signal_router.core.tables import NOTED_DUE, QUEUED_DUE, SET_DUE
 from signal_router.errors import StateError
-from signal_router.state.keys import due_key
 
-_decode_set = msgspec.msgpack.Decoder(JoinSet).decode
-_decode_pending = msgspec.msgpack.Decoder(Pending).decode
-_decode_remembered = msgspec.msgpack.Decoder(Remembered).decode
+
+class _Head(msgspec.Struct, gc=False, array_like=True):
+    """`JoinSet`, of which only the last field is decoded: a restore reads millions."""
+
+    pending: msgspec.Raw = msgspec.Raw()
+    remembered: msgspec.Raw = msgspec.Raw()
+    queues: msgspec.Raw = msgspec.Raw()
+    queued: int = 0
+    noted: int = 0
+    due: int = 0
+
+
+class _Queued(msgspec.Struct, gc=False, array_like=True):
+    """`Pending`, as far as it is needed here."""
+
+    sequence: int
+    aliases: int
+    deadline: int
+    signal: msgspec.Raw
+
+
+class _Noted(msgspec.Struct, gc=False, array_like=True):
+    """`Remembered`, as far as it is needed here."""
+
+    identity: msgspec.Raw
+    digest: msgspec.Raw
+    forget_at: int
+
+
+_decode_head = msgspec.msgpack.Decoder(_Head).decode
+_decode_queued = msgspec.msgpack.Decoder(_Queued).decode
+_decode_noted = msgspec.msgpack.Decoder(_Noted).decode
+
+_INDEX = struct.Struct(">cQc").pack
+_SET, _QUEUED, _NOTED = (b"%d" % kind for kind in (SET_DUE, QUEUED_DUE, NOTED_DUE))
 
 
 def local_entries(key: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
@@ -18,30 +51,26 @@ def local_entries(key: bytes, value: bytes) -> list[tuple[bytes, bytes]]:
 
     Idempotent, and safe for records that a later one replaces: an entry that nothing stands behind any more is passed
     over when its time comes. Raises `StateError` where the record cannot be read.
+
+    Puts together what `signal_router.state.keys.due_key` would give, from bytes to bytes: this is most of a restore.
     """
     try:
-        return [(due_key(due), b"") for due in _dues(key, value)]
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        kind = key[0]
+        if kind == 83:  # S
+            at = _decode_head(value).due
+            return [(_INDEX(b"T", at, _SET) + key[1:] + b"\x000\x000\x00", b"")] if at else []
+        if kind == 81:  # Q
+            queued = _decode_queued(value)
+            place = b"%d\0%d\0" % (queued.aliases, int.from_bytes(key[-8:], "big"))
+            return [(_INDEX(b"T", queued.deadline, _QUEUED) + key[1:-12] + place, b"")]
+        if kind == 73:  # I
+            at = _decode_noted(value).forget_at
+            subscription, join_key, identity = key[1:].split(b"\0", 2)
+            whose = b"%b\0%b\x000\x000\0%b" % (subscription, join_key, identity)
+            return [(_INDEX(b"T", at, _NOTED) + whose, b"")] if at else []
+    except (msgspec.DecodeError, ValueError, IndexError, struct.error) as error:
         raise StateError(
             f"changelog record {key!r} cannot be read: {error}",
-            hint="run the program version that wrote it",
+            hint="was it written by a newer version? see docs/keys.md for the formats",
         ) from error
-
-
-def _dues(key: bytes, value: bytes) -> list[Due]:
-    kind = key[:1]
-    if kind == b"S":
-        due_at = _decode_set(value).due
-        subscription, join_key = key[1:].decode().split("\0")
-        return [Due(due_at, SET_DUE, subscription, join_key)] if due_at else []
-    if kind == b"Q":
-        pending = _decode_pending(value)
-        subscription, join_key = (part.decode() for part in key[1:-13].split(b"\0"))
-        index = int.from_bytes(key[-8:], "big")
-        return [Due(pending.deadline, QUEUED_DUE, subscription, join_key, pending.aliases, index)]
-    if kind == b"I":
-        remembered = _decode_remembered(value)
-        subscription, join_key, identity = key[1:].decode().split("\0", 2)
-        at = remembered.forget_at
-        return [Due(at, NOTED_DUE, subscription, join_key, identity=identity)] if at else []
     return []
