@@ -295,7 +295,7 @@ class Worker:
 
     async def _unpark(self) -> None:
         for partition in list(self._parked):
-            for batch in self._parked.pop(partition):
+            for batch in self._parked.pop(partition, ()):
                 if batch.epoch != self._epoch:
                     continue
                 if partition in self._parked:
@@ -314,6 +314,7 @@ class Worker:
     ) -> None:
         if self._failed:
             return
+        self._leave()
         self._assignment, self._tps, self._group_metadata = assignment, tps, group_metadata
         self._taking_over = interrupted
         self._spawn(self._take_over(assignment))
@@ -326,13 +327,21 @@ class Worker:
                 return
             if commit_open and self._stage is not None:
                 await self._commit()
-            self._drop_stage()
-            self._assignment, self._tps = 0, frozenset()
-            self._parked.clear()
-            self._purgeable.clear()
-            self._match.partitions.clear()
-            self._join.partitions.clear()
-            self.phase = Phase.WAITING
+            self._leave()
+
+    def _leave(self) -> None:
+        """Lets go of the assignment: no stage of it goes on, and no later one takes anything from it.
+
+        Needs no lock: where there is an open stage no commit is on its way.
+        """
+        self._epoch = -1
+        self._drop_stage()
+        self._assignment, self._tps = 0, frozenset()
+        self._parked.clear()
+        self._purgeable.clear()
+        self._match.partitions.clear()
+        self._join.partitions.clear()
+        self.phase = Phase.WAITING
 
     async def _take_over(self, assignment: int) -> None:
         """Takes the partitions of an assignment over, and goes on fetching; gives up silently if it ended meanwhile."""
@@ -666,10 +675,7 @@ class Worker:
         if self.phase is Phase.STOPPED:
             return
         self._failed = True
-        self._epoch = -1
-        self._drop_stage()
-        self._assignment, self._tps = 0, frozenset()
-        self.phase = Phase.WAITING
+        self._leave()
         self._fail(error)
 
     def _set_epoch(self, assignment: int, epoch: int) -> None:

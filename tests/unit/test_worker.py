@@ -224,3 +224,35 @@ def test_a_take_over_that_waited_for_definitions_ends_with_its_assignment(bench:
         await given.worker.stop()
 
     bench(story)
+
+
+def test_a_new_assignment_takes_no_offsets_from_the_one_before(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        await given.begin()
+        reached, released = threading.Event(), threading.Event()
+
+        def hold(effect: str) -> None:
+            if effect == "commit":
+                reached.set()
+                released.wait(DEADLINE_S)
+
+        await given.worker.on_candidates(given.batch(given.candidate("A")))
+        await given.worker.on_signals(Fetched(given.signals, [], 5, EPOCH, b"", 0, at_end=True))
+        given.before = hold
+        marking = asyncio.create_task(given.worker.mark())
+        await until(reached.is_set)
+        telling = asyncio.create_task(given.worker.tell_roster())
+        await asyncio.sleep(0)
+        given.worker.lost(1)
+        given.takeovers[3] = Takeover(joins={0: JoinStart(1, 1)})
+        given.worker.assigned(3, frozenset({given.candidates}), given.member.group_metadata())
+        await asyncio.sleep(0)
+        released.set()
+        await asyncio.gather(marking, telling)
+        await until(lambda: given.reader.started == [1, 3])
+
+        assert given.plant.broker.committed(APP, [given.signals])[given.signals] is None
+        assert not given.failures
+        await given.worker.stop()
+
+    bench(story)
