@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 
 _HEAD = """# Command line
 
-Written from the program by `scripts/cli_reference.py`; `signal-router COMMAND --help` says the same.
+Written from the program by `scripts/cli_reference.py`; `--help` behind any command says the same.
 
 Every command that prints rows or records takes `-o json`: stdout then holds one JSON document, or one per line where a
 command follows a topic; everything else goes to stderr. Exit codes: 0 done; 1 done, but the answer is no (topics
