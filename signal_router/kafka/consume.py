@@ -120,8 +120,10 @@ class ConsumeThread:
         self._commands.put(lambda consumer: self._place(consumer, assignment, []))
 
     def taken(self, batch: Fetched) -> None:
-        """Gives the room of a batch back."""
+        """Gives the room of a batch back; one of an earlier epoch takes none any more."""
         with self._room:
+            if batch.epoch != self._epoch:
+                return
             self._pending_records -= len(batch.records)
             self._pending_bytes -= batch.size
             self._room.notify()
@@ -252,17 +254,22 @@ class ConsumeThread:
 
     def _on_assign(self, consumer: Consumer, places: list[KafkaTopicPartition]) -> None:
         self._assignment += 1
-        self._epoch += 1
+        self._begin_epoch()
         consumer.assign([])
-        self._metadata = consumer.consumer_group_metadata()
-        self._member = GroupMetadata.decode(self._metadata).member
+        metadata = consumer.consumer_group_metadata()
+        read = GroupMetadata.decode(metadata)
+        if not read.fences:
+            # The session ended before this callback came; the callback of its loss is on its way.
+            _log.warning("assignment without a membership ignored")
+            return
+        self._metadata, self._member = metadata, read.member
         tps = frozenset(TopicPartition(place.topic, place.partition) for place in places)
         self._listener.assigned(self._assignment, tps, self._metadata)
 
     def _on_revoke(self, consumer: Consumer, _places: list[KafkaTopicPartition]) -> None:
         assignment = self._assignment
         self._assignment += 1
-        self._epoch += 1
+        self._begin_epoch()
         self._metadata = None
         self._listener.revoked(assignment)
         consumer.unassign()
@@ -270,7 +277,7 @@ class ConsumeThread:
     def _on_lost(self, consumer: Consumer, _places: list[KafkaTopicPartition]) -> None:
         assignment = self._assignment
         self._assignment += 1
-        self._epoch += 1
+        self._begin_epoch()
         self._metadata = None
         self._listener.lost(assignment)
         consumer.unassign()
@@ -278,9 +285,17 @@ class ConsumeThread:
     def _place(self, consumer: Consumer, assignment: int, places: list[KafkaTopicPartition]) -> None:
         if assignment != self._assignment:
             return
-        self._epoch += 1
+        self._begin_epoch()
         consumer.assign(places)
         self._listener.fetching(assignment, self._epoch)
+
+    def _begin_epoch(self) -> None:
+        """Makes void what was handed over so far. It may wait for long behind a take-over, and must not keep this
+        thread from polling, since only a poll can end the take-over.
+        """
+        with self._room:
+            self._epoch += 1
+            self._pending_records = self._pending_bytes = 0
 
     def _learn_metadata(self, consumer: Consumer) -> None:
         """Takes newer metadata of the same membership only: anonymous metadata would not be fenced at all."""
