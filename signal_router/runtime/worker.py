@@ -11,6 +11,7 @@ At most one stage is filled at a time, under one lock; the commit runs in a thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -61,6 +62,7 @@ from signal_router.runtime.takeover import Cluster, Takeover, offsets_of, take_o
 from signal_router.state.store import Store
 from signal_router.state.tables import PartitionTable
 
+LOOK_AGAIN_S = 3.0
 BEHIND_S = 30.0
 """How long a candidates partition waits for definitions that a candidate was matched under."""
 
@@ -131,6 +133,7 @@ class Worker:
         self._ticking: asyncio.TimerHandle | None = None
         self._parked: dict[int, deque[Fetched]] = {}
         self._failures = 0
+        self._aborted = False
         self.trouble = ""
         """What keeps the worker from going on, for people; empty while it goes on."""
         self._purgeable: dict[TopicPartition, int] = {}
@@ -352,8 +355,7 @@ class Worker:
             self.phase = Phase.TAKING_OVER
             self._epoch = -1
             self._drop_stage()
-            if self._failures and self.look_again is not None:
-                await self.look_again()
+            await self._look_again()
             try:
                 await self._prepare_log()
                 takeover = await self._in_thread(
@@ -382,6 +384,13 @@ class Worker:
             self.meter.restored(takeover.restored, takeover.seconds)
             self.phase = Phase.RUNNING
             self._consume.start_fetching(assignment, offsets_of(takeover, self._cluster.names.candidates))
+
+    async def _look_again(self) -> None:
+        """Lets the app see whether a topic is to blame for an aborted transaction; not for long, others may be."""
+        if self._aborted and self.look_again is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.look_again(), LOOK_AGAIN_S)
+        self._aborted = False
 
     async def _prepare_log(self) -> None:
         if self._log is None:
@@ -546,6 +555,7 @@ class Worker:
             return
         if isinstance(error, LogError):
             self._log_broken = self._log_broken or not isinstance(error, AbortableError)
+        self._aborted = isinstance(error, AbortableError)
         self._failures += 1
         self.trouble = str(error or "the last transaction was void")
         if self._failures > 1:

@@ -302,7 +302,7 @@ def test_a_broker_that_stays_away_is_waited_for(own_broker: EmbeddedBroker, pref
     with at_work(own_broker, prefix, tmp_path) as cluster:
         own_broker.kill()
         # Longer than every time-out there is: commits, take-overs and the retries of a new producer.
-        assert_alive_for(cluster, 75)
+        assert_alive_for(cluster, 45)
         own_broker.start()
 
 
