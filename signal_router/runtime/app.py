@@ -198,6 +198,7 @@ class Application:
             settings.connection.producer_config({}),
             settings.transactional_id,
             transaction_timeout_ms=settings.times.transaction_ms,
+            batch_bytes=lambda: self._outputs.destinations.batch_bytes,
         )
         self._recycles = log.recycles
         return log
