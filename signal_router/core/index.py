@@ -102,11 +102,11 @@ class MatchIndex:
         name = self._names.get(signal.name)
         if name is None:
             return []
-        fields = fields_of(signal) if name.reads_context else signal.params
+        fields = fields_of(signal) if name.context_members else signal.params
         visited: list[Entry] = []
         name.root.visit(fields, visited)
         self._visited += len(visited)
-        found = self._checked(visited, fields)
+        found = self._only(visited[0], fields) if len(visited) == 1 else self._checked(visited, fields)
         self._matched += len(found)
         return found
 
@@ -138,6 +138,18 @@ class MatchIndex:
         if plan is None:
             plan = self._plans[member.join] = JoinPlan(member.join)
         return plan
+
+    def _only(self, entry: Entry, fields: Fields) -> list[Match]:
+        """Does what `_checked` does, where a signal visits one entry, as most do."""
+        check = entry.check
+        if check is not None and not check(fields):
+            return []
+        plan = entry.plan
+        key_text = "" if plan is None else plan.key_text(fields)
+        if key_text is None:
+            self._refusals[entry.subscription.id] += 1
+            return []
+        return [Match(entry.subscription, key_text, entry.bit)]
 
     def _checked(self, visited: list[Entry], fields: Fields) -> list[Match]:
         found: list[_Found] = []
@@ -199,24 +211,20 @@ def _kinds(member: Member, paths: tuple[Access, ...]) -> list[str]:
 
 
 class _Name:
-    """The members that ask for signals of one name."""
+    """The members that ask for signals of one name; `context_members` says how many of them read a context."""
 
-    __slots__ = ("_context_members", "root")
+    __slots__ = ("context_members", "root")
 
     def __init__(self) -> None:
         self.root = Node(frozenset())
-        self._context_members = 0
-
-    @property
-    def reads_context(self) -> bool:
-        return self._context_members > 0
+        self.context_members = 0
 
     def add(self, entry: Entry, paths: tuple[Access, ...]) -> None:
-        self._context_members += _reads_context(entry.member)
+        self.context_members += _reads_context(entry.member)
         self.root.add(entry, paths)
 
     def remove(self, entry: Entry) -> None:
-        self._context_members -= _reads_context(entry.member)
+        self.context_members -= _reads_context(entry.member)
         self.root.remove(entry)
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from signal_router.core.access import Access, ByValues, access_paths, proves
 from signal_router.core.join_keys import JoinPlan
 from signal_router.core.postings import Postings
-from signal_router.core.predicates import Check, Fields, compile_check
+from signal_router.core.predicates import ABSENT, Check, Fields, compile_check
 from signal_router.model.subscriptions import Member, Subscription
 
 LIST_BOUND = 24
@@ -85,9 +85,10 @@ class Node:
         """Collects the entries that may match."""
         by_parameter = self._by_parameter
         if by_parameter:
-            for name, value in fields.items():
+            for name in fields if len(fields) < len(by_parameter) else by_parameter:
                 postings = by_parameter.get(name)
-                if postings is None:
+                value = fields.get(name, ABSENT)
+                if postings is None or value is ABSENT:
                     continue
                 values = postings.values
                 if values is not None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from signal_router.model.canonical import canonical_text
+from signal_router.model.canonical import canonical_strings, canonical_text
 from signal_router.model.signals import REPLAY_OF, Position, Signal
 
 
@@ -108,7 +108,7 @@ def identity_of(signal: Signal, topic_id: str, partition: int, offset: int) -> s
     a text is passed over.
     """
     if signal.id is not None:
-        return canonical_text([signal.name, signal.source, signal.id])
+        return canonical_strings((signal.name, signal.source, signal.id))
     first = signal.context.get(REPLAY_OF)
     if first is None or not _FIRST_POSITION.fullmatch(first):
         first = position_text(topic_id, partition, offset)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import msgspec
 
 from signal_router.model.json_values import decode_json, normalised_float
+from signal_router.model.values import Value
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -30,6 +31,16 @@ def canonical_json(value: object) -> bytes:
     through `decode_json` holds either. Integers are written exactly, whatever their size.
     """
     return _encode(value) if _is_plain(value) else _written(value).encode()
+
+
+def canonical_scalars(values: Mapping[str, Value]) -> bytes:
+    """Writes what `canonical_json` does of a mapping from names to scalars, where only floats need a second look."""
+    return canonical_json(values) if float in map(type, values.values()) else _encode(values)
+
+
+def canonical_strings(values: tuple[str | None, ...]) -> str:
+    """Writes what `canonical_text` does of an array of strings and nulls."""
+    return _encode(values).decode()
 
 
 def canonical_text(value: object) -> str:
