@@ -46,6 +46,7 @@ START_WITHIN_S = 30.0
 MARK_EVERY_S = 1.0
 ROSTER_EVERY_S = 10.0
 REFRESH_EVERY_S = 30.0
+RETRY_S = 1.0
 STORE_FOLDER = "tables"
 
 _T = TypeVar("_T")
@@ -70,6 +71,8 @@ class Application:
         self._followers: list[Follower] = []
         self._waiting: list[InputRecord] = []
         self._definitions_lock = asyncio.Lock()
+        self._coming: frozenset[str] = frozenset()
+        self._looks = self._looked = 0
         self._inputs: tuple[str, ...] = ()
         self._recycles: Mapping[str, int] = {}
 
@@ -279,18 +282,26 @@ class Application:
             if not records:
                 return
             read = [self.view.read(record) for record in records]
-            known = set(self._outputs.destinations.limits) | set(self._outputs.destinations.refused)
-            wanted = frozenset(each.subscription.topic for each in read if each.subscription is not None)
-            if not wanted <= known:
-                await self._refresh_destinations(wanted)
+            self._coming = frozenset(each.subscription.topic for each in read if each.subscription is not None)
+            while not self._coming <= self._outputs.destinations.known:
+                try:
+                    await self._refresh_destinations()
+                except (BrokerError, KafkaException, TimeoutError) as error:
+                    _log.warning("definitions wait until their destinations can be looked at", error=str(error))
+                    await asyncio.sleep(RETRY_S)
             await self.worker.take_definitions(read)
+            self._coming = frozenset()
 
-    async def _refresh_destinations(self, more: frozenset[str] = frozenset()) -> None:
-        topics = {self.names.triggers, self.names.lineage, *more, *self.view.destinations()}
+    async def _refresh_destinations(self) -> None:
+        """Looks at the destinations in force and coming into force; an answer that a later look overtook is dropped."""
+        self._looks += 1
+        look = self._looks
+        topics = {self.names.triggers, self.names.lineage, *self._coming, *self.view.destinations()}
         forbidden = (self.names.own() - {self.names.triggers, self.names.lineage}) | set(self._inputs)
-        self._outputs.destinations = Destinations(
-            *await self._blocking(verify_destinations, self._admin, topics, frozenset(forbidden))
-        )
+        found = Destinations(*await self._blocking(verify_destinations, self._admin, topics, frozenset(forbidden)))
+        if look > self._looked:
+            self._looked = look
+            self._outputs.destinations = found
 
     async def _look_again(self) -> None:
         """A transaction failed: perhaps a destination is gone."""
@@ -366,7 +377,7 @@ class Application:
                 except (StateError, ConfigurationError) as error:
                     self._end(error)
                     return
-                except (SignalRouterError, KafkaException) as error:
+                except (SignalRouterError, KafkaException, TimeoutError) as error:
                     _log.warning("will be tried again", error=str(error))
 
         self._spawn(timer())

@@ -23,6 +23,11 @@ class Destinations:
     limits: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def known(self) -> frozenset[str]:
+        """The topics that were looked at."""
+        return frozenset(self.limits) | frozenset(self.refused)
+
     def refusal(self, topic: str) -> str | None:
         """Why a topic cannot be written to; None if it can."""
         if topic in self.limits:
