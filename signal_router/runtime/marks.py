@@ -24,6 +24,8 @@ class MarkKeeper:
         self._inputs: tuple[str, ...] = ()
         self._told: dict[str, int] = {}
         self._told_inputs: tuple[str, ...] = ()
+        self._missing: frozenset[str] = frozenset()
+        self._gone: frozenset[str] = frozenset()
 
     def begin(self) -> None:
         """Begins anew after partitions were taken over: what was told before may not have been committed."""
@@ -31,12 +33,18 @@ class MarkKeeper:
         self._told_inputs = ()
 
     def set_inputs(self, partitions: Mapping[str, int]) -> None:
-        """Takes the signals topics that exist, with their partition counts."""
+        """Takes the signals topics that exist, with their partition counts.
+
+        What other workers announce and this look does not show may be new; what the next look does not show is gone.
+        """
         self._inputs = tuple(
             input_name(TopicPartition(topic, number))
             for topic, count in sorted(partitions.items())
             for number in range(count)
         )
+        missing = self._known().difference(self._inputs)
+        self._gone = missing & self._missing
+        self._missing = missing
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of every signals partition of this worker."""
@@ -66,5 +74,8 @@ class MarkKeeper:
     def _retired(self) -> tuple[str, ...]:
         if not self._inputs:
             return ()
-        known = {name for part in self._join.partitions.values() for name in part.table.progress().announced}
-        return tuple(sorted(known.difference(self._inputs)))
+        return tuple(sorted(self._known() & self._gone))
+
+    def _known(self) -> frozenset[str]:
+        """The signals partitions that hold the clocks of this worker's candidates partitions."""
+        return frozenset(name for part in self._join.partitions.values() for name in part.table.progress().announced)

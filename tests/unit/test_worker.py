@@ -16,7 +16,7 @@ from signal_router.kafka.consume import Fetched
 from signal_router.kafka.offsets import TopicDescription
 from signal_router.kafka.settings import Connection
 from signal_router.model import candidates
-from signal_router.model.candidates import Candidate, SignalCopy
+from signal_router.model.candidates import Candidate, Mark, SignalCopy
 from signal_router.model.definitions import definition, definition_key, encode_definition
 from signal_router.model.documents import read_documents
 from signal_router.model.log import InputRecord, TopicPartition
@@ -253,6 +253,36 @@ def test_a_new_assignment_takes_no_offsets_from_the_one_before(bench: Any) -> No
 
         assert given.plant.broker.committed(APP, [given.signals])[given.signals] is None
         assert not given.failures
+        await given.worker.stop()
+
+    bench(story)
+
+
+def test_an_input_is_retired_only_when_a_second_look_does_not_show_it(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        def retired() -> set[str]:
+            marks = [candidates.decode(each.value or b"") for each in given.plant.broker.read_all(topic)[tp]]
+            return {name for mark in marks if isinstance(mark, Mark) for name in mark.retired}
+
+        topic, tp = given.names.candidates, given.candidates
+        given.worker.marks.set_inputs({given.names.signals: 1})
+        await given.begin()
+        of_another = Mark("w2", {}, (f"{given.names.signals}/0", f"{given.names.signals}/1"))
+        await given.worker.on_candidates(given.batch(candidates.encode(of_another)))
+
+        await given.worker.mark()
+        before = retired()
+        given.worker.marks.set_inputs({given.names.signals: 2})
+        await given.worker.mark()
+        seen = retired()
+        given.worker.marks.set_inputs({given.names.signals: 1})
+        await given.worker.mark()
+        once = retired()
+        given.worker.marks.set_inputs({given.names.signals: 1})
+        await given.worker.mark()
+
+        assert (before, seen, once) == (set(), set(), set())
+        assert retired() == {f"{given.names.signals}/1"}
         await given.worker.stop()
 
     bench(story)
