@@ -129,9 +129,9 @@ class ConsumeThread:
             self._room.notify()
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is waiting to be taken."""
-        return self._pending_records == 0
+    def pending_records(self) -> int:
+        """How many records are waiting to be taken."""
+        return self._pending_records
 
     @property
     def silent_s(self) -> float:

@@ -43,12 +43,14 @@ class Times:
 class Pace:
     """When a transaction is closed, and how large it may become.
 
-    Caught up: `idle_ms` after its first record; with more waiting: at `max_records` or `busy_ms`. `max_outputs`
+    Caught up: `idle_ms` after its first record; with more than `busy_records` waiting: at `max_records` or `busy_ms`.
+    `max_outputs`
     bounds the records one transaction writes, since one signal may fan out to thousands.
     """
 
     idle_ms: int = 10
     busy_ms: int = 250
+    busy_records: int = 500
     max_records: int = 5_000
     max_outputs: int = 20_000
 

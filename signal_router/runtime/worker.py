@@ -477,7 +477,7 @@ class Worker:
         self._ticking = None
         if self._stage is None:
             return
-        busy = self._consume is not None and not self._consume.idle
+        busy = self._consume is not None and self._consume.pending_records > self.settings.pace.busy_records
         if busy and (time.monotonic() - self._opened_at) * 1000 < self.settings.pace.busy_ms:
             self._tick_in(self.settings.pace.idle_ms / 1000)
             return
