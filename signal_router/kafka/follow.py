@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError
+from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError, StateError
 from signal_router.kafka.settings import Connection
 from signal_router.model.log import InputRecord, TopicPartition
 
@@ -97,6 +97,8 @@ class Follower:
             self._fail(BrokerError(f'topic "{self._topic}" cannot be followed: {error.args[0].str()}'))
         except SignalRouterError as error:
             self._fail(error)
+        except Exception as error:  # what is followed would stand still without a word
+            self._fail(StateError(f'following topic "{self._topic}" failed: {error!r}'))
         finally:
             consumer.close()
 

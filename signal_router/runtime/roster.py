@@ -77,7 +77,9 @@ class Roster:
             worker = msgspec.json.decode(record.value, type=WorkerRecord)
         except (msgspec.DecodeError, ValueError) as error:
             raise StateError(f'workers record "{key}" cannot be read: {error}') from error
-        self.workers[key] = worker
+        known = self.workers.get(key)
+        if known is None or known.incarnation <= worker.incarnation:
+            self.workers[key] = worker  # else an older life wrote once more, and must not hide the newer one
 
 
 def worker_output(topic: str, worker: WorkerRecord, headers: tuple[tuple[str, bytes], ...]) -> OutputRecord:
