@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from signal_router.errors import RecordError
 from signal_router.kafka.topics import TopicNames
-from signal_router.model import candidates, lineage
-from signal_router.model.candidates import Candidate, Mark, SignalCopy
-from signal_router.model.canonical import canonical_json, canonicalize_json_text
+from signal_router.model import lineage
+from signal_router.model.candidates import Candidate, Mark, SignalCopy, encode, identity_of, partition_of
+from signal_router.model.canonical import canonical_scalars, canonicalize_json_text
 from signal_router.model.dead_letters import Kind
 from signal_router.model.log import InputRecord, NextOffset, OutputRecord, TopicPartition
+from signal_router.model.matches import Match
 from signal_router.model.records import decode_signal
 from signal_router.model.signals import Signal
 from signal_router.runtime.batches import Batch
@@ -23,6 +24,9 @@ from signal_router.runtime.outputs import refuse
 from signal_router.runtime.stage import Stage
 
 _TRACEPARENT_CHARACTERS = 256
+
+_EMPTY_DIGEST = hashlib.blake2b(digest_size=8)
+"""Copied for each signal, as setting one up costs more."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,7 @@ class MatchProcessor:
         self._limit_bytes = limit_bytes
         self.partitions: dict[TopicPartition, SignalsPartition] = {}
         self._ends: set[TopicPartition] = set()
+        self._seen = _Seen()
 
     def step(self, batch: Batch, stage: Stage, *, now: int, max_outputs: int) -> bool:
         """Stages a batch as far as the stage has room; False if a part is left. `now` caps the records' times."""
@@ -59,12 +64,15 @@ class MatchProcessor:
         if batch.at == 0:
             self._begin(batch, partition, stage)
         records = batch.records
+        self._seen = _Seen()
         while batch.at < len(records):
             if len(stage.outputs) >= max_outputs:
                 self._advance(batch.tp, partition, records[batch.at].offset, stage)
+                self._seen.settle(stage)
                 return False
             self._record(batch.tp, partition, records[batch.at], stage, now)
             batch.at += 1
+        self._seen.settle(stage)
         stage.records += len(records)
         for subscription, count in self._view.index.take_refusals().items():
             stage.count("without_join_key", subscription, count=count)
@@ -91,7 +99,7 @@ class MatchProcessor:
         self, stage: Stage, announced: Mapping[str, int], inputs: tuple[str, ...], retired: tuple[str, ...]
     ) -> None:
         """Announces to every candidates partition how far signals partitions have been read."""
-        value = candidates.encode(Mark(self._slot, announced, inputs, retired))
+        value = encode(Mark(self._slot, announced, inputs, retired))
         for partition in range(self._candidates_partitions):
             stage.emit(OutputRecord(self._names.candidates, None, value, partition, stage.headers))
 
@@ -117,46 +125,44 @@ class MatchProcessor:
     def _record(
         self, tp: TopicPartition, partition: SignalsPartition, record: InputRecord, stage: Stage, now: int
     ) -> None:
-        recorded_at = min(record.timestamp, now)
-        partition.read_until = max(partition.read_until, recorded_at)
-        staged = stage.savepoint()
+        recorded_at = record.timestamp if record.timestamp < now else now
+        if recorded_at > partition.read_until:  # noqa: PLR1730 - a call, for every record
+            partition.read_until = recorded_at
         try:
             signal = decode_signal(record.value, record.headers, limit_bytes=self._limit_bytes)
             if signal is None:
                 stage.count("tombstones")
                 return
-            self._signal(tp, partition, record.offset, recorded_at, signal, stage)
+            matches = self._view.index.match(signal)
+            # All candidates of a signal are made before one is staged, so that a refusal leaves none behind.
+            outputs: list[OutputRecord] = []
+            if matches:
+                copy = _copy(signal, tp, partition.topic_id, record.offset, recorded_at)
+                outputs = self._candidates(matches, signal.payload, copy, stage.headers)
         except RecordError as error:
-            self._refuse(tp, record, error, stage, staged)
-        except Exception as error:  # whatever one record does, the partition goes on
-            self._refuse(tp, record, RecordError("internal", f"matching failed: {error!r}"), stage, staged)
-
-    def _refuse(
-        self, tp: TopicPartition, record: InputRecord, error: RecordError, stage: Stage, staged: tuple[int, int, int]
-    ) -> None:
-        stage.rollback(staged)
-        refuse(self._names.dead_letters, Kind.SIGNAL, tp, record, error, stage)
-
-    def _signal(
-        self,
-        tp: TopicPartition,
-        partition: SignalsPartition,
-        offset: int,
-        recorded_at: int,
-        signal: Signal,
-        stage: Stage,
-    ) -> None:
-        stage.count("signals")
-        matches = self._view.index.match(signal)
-        if not matches:
-            stage.count("unmatched")
+            refuse(self._names.dead_letters, Kind.SIGNAL, tp, record, error, stage)
             return
-        copy, with_payload = _copy(signal, tp, partition.topic_id, offset, recorded_at), None
+        except Exception as error:  # whatever one record does, the partition goes on
+            internal = RecordError("internal", f"matching failed: {error!r}")
+            refuse(self._names.dead_letters, Kind.SIGNAL, tp, record, internal, stage)
+            return
+        self._seen.signals += 1
+        if not outputs:
+            self._seen.unmatched += 1
+        for output in outputs:
+            stage.emit(output)
+
+    def _candidates(
+        self, matches: list[Match], payload: bytes | None, copy: SignalCopy, headers: tuple[tuple[str, bytes], ...]
+    ) -> list[OutputRecord]:
+        topic, partitions = self._names.candidates, self._candidates_partitions
+        with_payload = None
+        outputs = []
         for match in matches:
             subscription = match.subscription
             carried = copy
-            if signal.payload is not None and any(member.payload for member in subscription.members):
-                carried = with_payload = with_payload or _with_payload(copy, signal.payload)
+            if payload is not None and any(member.payload for member in subscription.members):
+                carried = with_payload = with_payload or _with_payload(copy, payload)
             key = match.key_text or copy.identity
             candidate = Candidate(
                 subscription.id,
@@ -167,22 +173,33 @@ class MatchProcessor:
                 match.alias_mask,
                 carried,
             )
-            stage.emit(
-                OutputRecord(
-                    self._names.candidates,
-                    None,
-                    candidates.encode(candidate),
-                    candidates.partition_of(subscription.id, key, self._candidates_partitions),
-                    stage.headers,
-                )
-            )
+            partition = partition_of(subscription.id, key, partitions)
+            outputs.append(OutputRecord(topic, None, encode(candidate), partition, headers))
+        return outputs
+
+
+class _Seen:
+    """How many signals a step saw. They are counted at its end, as a call for each would cost what its match costs."""
+
+    __slots__ = ("signals", "unmatched")
+
+    def __init__(self) -> None:
+        self.signals = self.unmatched = 0
+
+    def settle(self, stage: Stage) -> None:
+        stage.count("signals", count=self.signals)
+        stage.count("unmatched", count=self.unmatched)
 
 
 def _copy(signal: Signal, tp: TopicPartition, topic_id: str, offset: int, recorded_at: int) -> SignalCopy:
-    params = canonical_json(signal.params)
+    params = canonical_scalars(signal.params)
     content = params if signal.payload is None else params + canonicalize_json_text(signal.payload)
+    # A trace context that is longer than any version of it may be is none.
+    traceparent = signal.context.get("traceparent")
+    if traceparent is not None and len(traceparent) > _TRACEPARENT_CHARACTERS:
+        traceparent = None
     return SignalCopy(
-        candidates.identity_of(signal, topic_id, tp.partition, offset),
+        identity_of(signal, topic_id, tp.partition, offset),
         signal.name,
         signal.source,
         signal.id,
@@ -193,15 +210,15 @@ def _copy(signal: Signal, tp: TopicPartition, topic_id: str, offset: int, record
         tp.topic,
         tp.partition,
         offset,
-        hashlib.blake2b(content, digest_size=8).digest(),
-        _traceparent(signal),
+        _digest(content),
+        traceparent,
     )
 
 
-def _traceparent(signal: Signal) -> str | None:
-    """The W3C trace context; one that is longer than any version of it may be is none."""
-    text = signal.context.get("traceparent")
-    return text if text is not None and len(text) <= _TRACEPARENT_CHARACTERS else None
+def _digest(content: bytes) -> bytes:
+    digest = _EMPTY_DIGEST.copy()
+    digest.update(content)
+    return digest.digest()
 
 
 def _with_payload(copy: SignalCopy, payload: bytes) -> SignalCopy:
