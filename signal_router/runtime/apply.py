@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -33,12 +33,7 @@ from signal_router.model.log import (
 from signal_router.model.subscriptions import Subscription
 from signal_router.runtime.await_workers import read_roster
 from signal_router.runtime.definitions import DEFAULT_TOPIC
-from signal_router.runtime.destinations import HEADROOM_BYTES
 from signal_router.runtime.standing import Standing, Standings, read_standings
-
-_EMPTY_TRIGGER_BYTES = 1_000
-_EMPTY_SIGNAL_BYTES = 300
-"""About what a trigger, and each signal in it, takes without any parameter: headers, ids, times, position."""
 
 
 class Change(Enum):
@@ -100,11 +95,11 @@ def refuse_destinations(connection: Connection, admin: AdminClient, documents: S
     topics = {destination(subscription, names) for subscription in compiled}
     inputs = {names.signals} | _inputs(connection, admin, names)
     forbidden = (names.own() | inputs) - {names.triggers}
-    limits, refused = verify_destinations(admin, topics, frozenset(forbidden))
+    _, refused = verify_destinations(admin, topics, frozenset(forbidden))
     problems = [
-        f'subscription "{subscription.id}": {reason}'
+        f'subscription "{subscription.id}": {refused[topic]}'
         for subscription in compiled
-        if (reason := _refusal(subscription, destination(subscription, names), limits, refused)) is not None
+        if (topic := destination(subscription, names)) in refused
     ]
     if problems:
         raise ConfigurationError(
@@ -116,17 +111,6 @@ def refuse_destinations(connection: Connection, admin: AdminClient, documents: S
 def destination(subscription: Subscription, names: TopicNames) -> str:
     """The real name of the topic that a subscription's triggers go to."""
     return names.triggers if subscription.topic == DEFAULT_TOPIC else subscription.topic
-
-
-def _refusal(
-    subscription: Subscription, topic: str, limits: Mapping[str, int], refused: Mapping[str, str]
-) -> str | None:
-    if topic in refused:
-        return refused[topic]
-    smallest = HEADROOM_BYTES + _EMPTY_TRIGGER_BYTES + _EMPTY_SIGNAL_BYTES * len(subscription.members)
-    if limits[topic] < smallest:
-        return f'topic "{topic}" takes {limits[topic]} bytes (max.message.bytes), a trigger needs {smallest} at least'
-    return None
 
 
 def _inputs(connection: Connection, admin: AdminClient, names: TopicNames) -> set[str]:
