@@ -370,7 +370,7 @@ class Worker:
                     return
             except InterruptedError:
                 return
-            except (BrokerError, LogError, KafkaException) as error:
+            except (BrokerError, LogError, KafkaException, TimeoutError) as error:
                 self._retry(error)
                 return
             if assignment != self._assignment or self._consume is None:
@@ -557,7 +557,7 @@ class Worker:
             self._log_broken = self._log_broken or not isinstance(error, AbortableError)
         self._aborted = isinstance(error, AbortableError)
         self._failures += 1
-        self.trouble = str(error or "the last transaction was void")
+        self.trouble = "the last transaction was void" if error is None else str(error) or repr(error)
         if self._failures > 1:
             _log.warning("waiting to go on", attempt=self._failures, error=self.trouble)
         self.phase = Phase.TAKING_OVER

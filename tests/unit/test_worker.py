@@ -46,7 +46,7 @@ spec:
     - {alias: b, signal: B}
   trigger: {params: {k: "{join.k}"}}
 """
-DEADLINE_S = 10.0
+DEADLINE_S = 5.0
 EPOCH = 7
 
 
@@ -283,6 +283,26 @@ def test_an_input_is_retired_only_when_a_second_look_does_not_show_it(bench: Any
 
         assert (before, seen, once) == (set(), set(), set())
         assert retired() == {f"{given.names.signals}/1"}
+        await given.worker.stop()
+
+    bench(story)
+
+
+def test_a_take_over_that_timed_out_is_tried_again(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(given: Bench) -> None:
+        answers: list[TimeoutError | Takeover] = [TimeoutError(), given.takeovers[1]]
+
+        def answer(*_: object) -> Takeover:
+            found = answers.pop(0)
+            if isinstance(found, TimeoutError):
+                raise found
+            return found
+
+        monkeypatch.setattr(worker_module, "take_over", answer)
+        await given.begin()
+
+        assert given.worker.phase is Phase.RUNNING
+        assert not given.failures
         await given.worker.stop()
 
     bench(story)
