@@ -20,9 +20,12 @@ BATCH_ENTRIES = 5_000
 
 _OWN_FILES = re.compile(
     r"\d+\.(sst|log|blob|dbtmp)|(MANIFEST|OPTIONS)-\d+(\.dbtmp)?|CURRENT|IDENTITY|LOCK|LOG(\.old(\.\d+)?)?"
-    r"|rocksdict-config\.json"
+    r"|rocksdict-config\.json|DAMAGED"
 )
-"""The names that RocksDB and its binding give to files."""
+"""The names that RocksDB, its binding and `_failure` give to files."""
+
+_DAMAGED = "DAMAGED"
+"""Left behind where a file turned out to be damaged only when it was read: the next start must not trust the others."""
 
 
 class RocksStore:
@@ -43,6 +46,7 @@ class RocksStore:
         try:
             path.mkdir(parents=True, exist_ok=True)
             _refuse_foreign(path)
+            _refuse_damaged(path)
             self._db = Rdict(str(path), options)
         except StateError:
             raise
@@ -112,6 +116,10 @@ class RocksStore:
         return self._db
 
     def _failure(self, what: str, error: Exception) -> StateError:
+        if "Corruption" in str(error) and self._db is not None:
+            (self.path / _DAMAGED).touch()
+            hint = "start the worker again: its tables are rebuilt from the changelog"
+            return StateError(f'the store at "{self.path}" {what}: {error}', hint=hint)
         return StateError(
             f'the store at "{self.path}" {what}: {error}',
             hint="stop the worker and delete the directory: it is rebuilt from the changelog",
@@ -123,6 +131,11 @@ def destroy(path: Path) -> None:
     for file in path.iterdir() if path.is_dir() else ():
         if file.is_file() and _OWN_FILES.fullmatch(file.name):
             file.unlink()
+
+
+def _refuse_damaged(path: Path) -> None:
+    if (path / _DAMAGED).exists():
+        raise StateError(f'the store at "{path}" was found damaged', hint="delete it: it is rebuilt from the changelog")
 
 
 def _refuse_foreign(path: Path) -> None:

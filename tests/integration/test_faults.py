@@ -90,12 +90,21 @@ def broken_tables(tables: Path) -> None:
         garble(file)
 
 
+def broken_block(tables: Path) -> None:
+    """Damages data that is looked at only when it is needed; the file still opens."""
+    largest = max(tables.glob("*.sst"), key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    for at in range(len(content) // 10, len(content) // 3, 7):
+        content[at] ^= 0xFF
+    largest.write_bytes(bytes(content))
+
+
 def broken_log(tables: Path) -> None:
     for file in tables.glob("*.log"):
         garble(file)
 
 
-@pytest.mark.parametrize("damage", [broken_pointer, broken_tables, broken_log])
+@pytest.mark.parametrize("damage", [broken_pointer, broken_tables, broken_block, broken_log])
 def test_a_damaged_state_directory_is_rebuilt(cluster: LiveCluster, damage: Callable[[Path], None]) -> None:
     cluster.worker().await_running()
     cluster.publish_many(announced("A", range(COUNT)))
@@ -106,6 +115,10 @@ def test_a_damaged_state_directory_is_rebuilt(cluster: LiveCluster, damage: Call
     damage(cluster.workers[0].state_dir / "tables")
     cluster.publish_many(announced("B", range(COUNT)))
     rebuilt = cluster.worker()
+    if damage is broken_block:
+        assert rebuilt.await_end() == 1
+        assert "start the worker again" in rebuilt.stopped_with
+        rebuilt = cluster.worker()
     cluster.await_decided()
     cluster.stop_workers()
 
@@ -387,7 +400,8 @@ def test_a_destination_deleted_under_a_running_worker_stops_no_other(cluster: Li
 
 def with_text(keys: range, length: int) -> list[dict[str, object]]:
     """Signals A that fit the subscriptions above, whose triggers carry the text."""
-    return [{**each, "params": {"k": key, "text": "x" * length}} for key, each in zip(keys, announced("A", keys))]
+    signals = announced("A", keys)
+    return [{**each, "params": {"k": key, "text": "x" * length}} for key, each in zip(keys, signals, strict=True)]
 
 
 def create(cluster: LiveCluster, topic: str, config: dict[str, str]) -> None:
