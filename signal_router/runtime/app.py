@@ -77,8 +77,12 @@ class Application:
         self._recycles: Mapping[str, int] = {}
 
     async def run(self) -> SignalRouterError | None:
-        """Runs until `stop` or a failure; returns the failure."""
-        await self._start()
+        """Runs until `stop` or a failure; returns the failure. Raises what keeps it from starting."""
+        try:
+            await self._start()
+        except SignalRouterError:
+            await self._abandon()
+            raise
         try:
             return await self._ended
         finally:
@@ -163,6 +167,13 @@ class Application:
             await self._blocking(follower.stop)
         await self._faust.stop()
 
+    async def _abandon(self) -> None:
+        """Ends what a start that failed has begun."""
+        for follower in self._followers:
+            await self._blocking(follower.stop)
+        if hasattr(self, "_faust"):
+            await self._faust.stop()
+
     async def _follow(self) -> None:
         connection = self.settings.connection
         roster = Follower(
@@ -242,7 +253,8 @@ class Application:
             web_bind=settings.web_host,
             topic_disable_leader=True,
             agent_supervisor=mode.CrashingSupervisor,
-            stream_buffer_maxsize=16,
+            # Faust sleeps for a second when a queue is full; what may wait is bounded by records and bytes before it.
+            stream_buffer_maxsize=1_000_000,
             datadir=str(settings.state_dir / "faust"),
         )
         self._agent(app, MATCH, self.worker.on_signals)
