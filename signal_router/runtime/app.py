@@ -320,7 +320,7 @@ class Application:
         try:
             await self._refresh_destinations()
         except (BrokerError, KafkaException, TimeoutError) as error:
-            _log.info("destinations not looked at", error=str(error))
+            _log.warning("will be tried again", error=str(error))
 
     # ---- timers
 
