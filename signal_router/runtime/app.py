@@ -299,7 +299,7 @@ class Application:
                 try:
                     await self._refresh_destinations()
                 except (BrokerError, KafkaException, TimeoutError) as error:
-                    _log.warning("definitions wait until their destinations can be looked at", error=str(error))
+                    _log.warning("will be tried again", error=str(error) or repr(error))
                     await asyncio.sleep(RETRY_S)
             await self.worker.take_definitions(read)
             self._coming = frozenset()

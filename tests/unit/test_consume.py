@@ -142,10 +142,10 @@ def test_what_is_void_takes_no_room() -> None:
     thread._turn(group)  # type: ignore[arg-type]
     for batch in heard.batches[:-1]:
         thread.taken(batch)
-    busy = not thread.idle
+    waiting = thread.pending_records
     thread.taken(heard.batches[-1])
 
     assert 20 <= full < 100
     assert len(heard.batches[-1].records) == 5
-    assert busy
-    assert thread.idle
+    assert waiting == len(heard.batches[-1].records)
+    assert thread.pending_records == 0

@@ -53,7 +53,7 @@ EPOCH = 7
 class Reader:
     """Stands where the consume thread does; the test itself hands batches over."""
 
-    idle = True
+    pending_records = 0
     silent_s = 0.0
 
     def __init__(self) -> None:
