@@ -44,6 +44,13 @@ class Fetched:
     at_end: bool
     at: int = 0
 
+    def join(self, later: Fetched) -> None:
+        """Takes the records of the batch that came next for the same partition and epoch."""
+        self.records.extend(later.records)
+        self.next_offset = later.next_offset
+        self.size += later.size
+        self.at_end = later.at_end
+
 
 class Listener(Protocol):
     """Who is told what happens; every call comes from the consume thread."""

@@ -253,8 +253,6 @@ class Application:
             web_bind=settings.web_host,
             topic_disable_leader=True,
             agent_supervisor=mode.CrashingSupervisor,
-            # Faust sleeps for a second when a queue is full; what may wait is bounded by records and bytes before it.
-            stream_buffer_maxsize=1_000_000,
             datadir=str(settings.state_dir / "faust"),
         )
         self._agent(app, MATCH, self.worker.on_signals)
@@ -267,7 +265,10 @@ class Application:
 
         async def agent(stream: faust.StreamT[Fetched]) -> None:
             async for batch in stream:
-                await handle(batch)
+                try:
+                    await handle(batch)
+                finally:
+                    app.consumer.done(topic)
 
         app.agent(channel, name=topic)(agent)
 

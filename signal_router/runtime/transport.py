@@ -22,6 +22,7 @@ from faust.transport.producer import Producer as BaseProducer
 from faust.types import TP, ConsumerMessage
 
 from signal_router.kafka.consume import Fetched
+from signal_router.model.log import TopicPartition
 
 MATCH = "match"
 JOIN = "join"
@@ -36,13 +37,28 @@ class BatchConsumer(BaseConsumer):  # type: ignore[misc]
     async def on_start(self) -> None:
         """Prepares the queues."""
         self._queues: dict[TP, deque[Fetched]] = {tp: deque() for tp in VIRTUAL}
+        self._waiting: dict[TopicPartition, Fetched] = {}
+        self._busy: set[TP] = set()
         self._wake = asyncio.Event()
         self._flowing = False
         self._number = 0
 
     def push(self, topic: str, batch: Fetched) -> None:
-        """Queues a batch for the agent of a virtual topic. Called on the event loop."""
+        """Queues a batch for the agent of a virtual topic. Called on the event loop.
+
+        It joins a batch of its partition that still waits here: Faust costs the same for one record and for thousands.
+        """
+        waiting = self._waiting.get(batch.tp)
+        if waiting is not None and waiting.epoch == batch.epoch:
+            waiting.join(batch)
+            return
+        self._waiting[batch.tp] = batch
         self._queues[TP(topic, 0)].append(batch)
+        self._wake.set()
+
+    def done(self, topic: str) -> None:
+        """Says that the agent of a virtual topic is ready for its next batch; until then batches wait here, and grow."""
+        self._busy.discard(TP(topic, 0))
         self._wake.set()
 
     async def subscribe(self, _topics: Iterable[str]) -> None:
@@ -67,7 +83,12 @@ class BatchConsumer(BaseConsumer):  # type: ignore[misc]
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Fetched]]:
         if self._flowing:
-            found = {tp: [queue.popleft()] for tp in active_partitions or VIRTUAL if (queue := self._queues[tp])}
+            free = (active_partitions or VIRTUAL) - self._busy
+            found = {tp: [queue.popleft()] for tp in free if (queue := self._queues[tp])}
+            self._busy.update(found)
+            for (batch,) in found.values():
+                if self._waiting.get(batch.tp) is batch:
+                    del self._waiting[batch.tp]
             if found:
                 return found
         self._wake.clear()
