@@ -57,7 +57,7 @@ class BatchConsumer(BaseConsumer):  # type: ignore[misc]
         self._wake.set()
 
     def done(self, topic: str) -> None:
-        """Says that the agent of a virtual topic is ready for its next batch; until then batches wait here, and grow."""
+        """Says that the agent of a virtual topic is ready for a batch; until then batches wait here, and grow."""
         self._busy.discard(TP(topic, 0))
         self._wake.set()
 
