@@ -100,7 +100,10 @@ class Node:
                             _visit(bucket, fields, visited)
                 if postings.others:
                     for bucket in postings.found(value):
-                        _visit(bucket, fields, visited)
+                        if type(bucket) is list:
+                            visited += bucket
+                        else:
+                            _visit(bucket, fields, visited)
         if self._rest:
             visited += self._rest
 

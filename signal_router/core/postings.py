@@ -35,7 +35,6 @@ class Postings(Generic[Bucket]):
 
     def found(self, value: Value) -> list[Bucket]:
         """Gives the buckets, other than that of the value itself, that hold what may match it."""
-        kind = type(value)
         found: list[Bucket] = [] if self._present is None else [self._present]
         if isinstance(value, str):
             if self._strings is not None:
@@ -45,7 +44,7 @@ class Postings(Generic[Bucket]):
                     bucket = table.get(value[:length])  # shorter than length: equal to no prefix of that length
                     if bucket is not None:
                         found.append(bucket)
-        elif self._numbers is not None and value is not None and kind is not bool:
+        elif self._numbers is not None and value is not None and type(value) is not bool:
             found += self._numbers.holding(value)
         return found
 

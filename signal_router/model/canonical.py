@@ -35,7 +35,10 @@ def canonical_json(value: object) -> bytes:
 
 def canonical_scalars(values: Mapping[str, Value]) -> bytes:
     """Writes what `canonical_json` does of a mapping from names to scalars, where only floats need a second look."""
-    return canonical_json(values) if float in map(type, values.values()) else _encode(values)
+    for value in values.values():
+        if type(value) is float:
+            return canonical_json(values)
+    return _encode(values)
 
 
 def canonical_strings(values: tuple[str | None, ...]) -> str:

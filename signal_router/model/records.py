@@ -133,12 +133,18 @@ def _decode_plain(value: bytes, kept: dict[str, str]) -> Signal:
     ):
         return _decode_plain_carefully(value, kept)
     params: Mapping[str, Value] = NO_PARAMS if fields.params is None else fields.params
-    if float in map(type, params.values()):
-        params = {key: normalised_float(item) if type(item) is float else item for key, item in params.items()}
+    for item in params.values():
+        if type(item) is float:
+            params = _normalised(params)
+            break
     payload = None
     if fields.payload is not _NO_PAYLOAD:
         payload = checked_payload(bytes(fields.payload), what=f'signal "{name}"')
     return Signal(name, source, id_, params, payload, time, _context_of(name, source, id_, time, kept))
+
+
+def _normalised(params: Mapping[str, Value]) -> Mapping[str, Value]:
+    return {name: normalised_float(item) if type(item) is float else item for name, item in params.items()}
 
 
 def _decode_plain_carefully(value: bytes, kept: dict[str, str]) -> Signal:
