@@ -20,6 +20,8 @@ from signal_router.kafka.follow import reader_settings
 from signal_router.kafka.settings import Connection
 
 BATCH_RECORDS = 5_000
+HELD_RECORDS = 50_000
+"""How many records are collected before they are applied: a store takes many at once for less."""
 HIDDEN_S = 30.0
 """How long an open transaction may hide the end: longer than any transaction time-out plus the coordinator's scan."""
 
@@ -39,8 +41,9 @@ def restore(
 ) -> int:
     """Replays partitions from their start offsets to their targets; returns how many records were applied.
 
-    `apply` is called from this thread, in order of each partition. `progress` is told (offsets done, offsets in all).
-    Raises `InterruptedError` when `interrupted` is set, `BrokerError` when the end stays hidden.
+    `apply` is called from this thread, in order of each partition, with many records at once. `progress` is told
+    (offsets done, offsets in all). Raises `InterruptedError` when `interrupted` is set, `BrokerError` when the end
+    stays hidden.
     """
     left = {partition for partition, start in starts.items() if start < targets[partition]}
     if not left:
@@ -50,20 +53,20 @@ def restore(
     consumer = Consumer(settings)
     total = sum(targets[partition] - starts[partition] for partition in left)
     reached = dict(starts)
-    restored = 0
+    held: dict[int, list[tuple[bytes, bytes | None]]] = {}
+    restored = held_records = 0
     moved_at = time.monotonic()
     try:
         consumer.assign([KafkaTopicPartition(changelog, partition, starts[partition]) for partition in left])
         while left:
             if interrupted.is_set():
                 raise InterruptedError
-            batches: dict[int, list[tuple[bytes, bytes | None]]] = {}
             ends: dict[int, int] = {}
             messages: list[Any] = consumer.consume(BATCH_RECORDS, 0.02)
             for message in messages:
                 error, partition = message.error(), message.partition()
                 if error is None:
-                    batches.setdefault(partition, []).append((message.key(), message.value()))
+                    held.setdefault(partition, []).append((message.key(), message.value()))
                     reached[partition] = message.offset() + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ends[partition] = message.offset()
@@ -71,11 +74,13 @@ def restore(
                     raise BrokerError(f'changelog "{changelog}" cannot be read: {error.str()}')
             for partition, offset in ends.items():
                 reached[partition] = max(reached[partition], offset)
-                batches.setdefault(partition, [])
-            for partition, records in batches.items():
-                apply(partition, records, reached[partition])
-                restored += len(records)
+                held.setdefault(partition, [])
+            held_records += len(messages) - len(ends)
+            if messages:
                 moved_at = time.monotonic()
+            if ends or held_records >= HELD_RECORDS:
+                restored += _apply_held(held, reached, apply)
+                held_records = 0
             left -= {partition for partition, offset in ends.items() if offset >= targets[partition]}
             progress(sum(min(reached[p], targets[p]) - starts[p] for p in reached if p in targets), total)
             if time.monotonic() - moved_at > HIDDEN_S:
@@ -86,3 +91,11 @@ def restore(
     finally:
         consumer.close()
     return restored
+
+
+def _apply_held(held: dict[int, list[tuple[bytes, bytes | None]]], reached: Mapping[int, int], apply: Apply) -> int:
+    count = sum(len(records) for records in held.values())
+    for partition, records in held.items():
+        apply(partition, records, reached[partition])
+    held.clear()
+    return count

@@ -42,6 +42,9 @@ STABLE_WITHIN_S = 25.0
 TRUSTED_FOR_MS = 12 * 3600 * 1000
 """Half of the changelog's `delete.retention.ms`: an older store may have missed tombstones that are gone."""
 
+_WITH_TIMES = frozenset(b"SQI")
+"""Kinds of entries that stand in the time index."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -225,24 +228,25 @@ def _restore_tables(
         starts[partition] = stored or 0
 
     def apply(partition: int, records: list[tuple[bytes, bytes | None]], behind: int) -> None:
-        store.write(_writes(cluster, partition, records, behind))
+        store.load(_entries(cluster, partition, records, behind))
 
     found.restored += restore(cluster.connection, changelog, starts, ends, apply, interrupted=interrupted)
     if interrupted.is_set():
         raise InterruptedError
 
 
-def _writes(
+def _entries(
     cluster: Cluster, partition: int, records: list[tuple[bytes, bytes | None]], behind: int
-) -> list[tuple[bytes, bytes | None]]:
+) -> dict[bytes, bytes | None]:
     prefix = partition_prefix(partition)
-    writes: list[tuple[bytes, bytes | None]] = []
+    entries: dict[bytes, bytes | None] = {}
     for key, value in records:
-        writes.append((prefix + key, value))
-        if value is not None and key[:1] in b"SQI":
-            writes.extend([(prefix + local, entry) for local, entry in local_entries(key, value)])
-    writes.append((prefix + LOCAL_POSITION, cluster.local_position(behind)))
-    return writes
+        entries[prefix + key] = value
+        if value is not None and key[0] in _WITH_TIMES:
+            for local, entry in local_entries(key, value):
+                entries[prefix + local] = entry
+    entries[prefix + LOCAL_POSITION] = cluster.local_position(behind)
+    return entries
 
 
 def _stored_position(cluster: Cluster, store: Store, partition: int, end: int) -> int | None:

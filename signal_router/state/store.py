@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 Writes: TypeAlias = Sequence[tuple[bytes, bytes | None]]
@@ -21,6 +21,9 @@ class Store(Protocol):
 
     def write(self, writes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Writes all or nothing. A batch may be split where its order is kept and its last entries make it valid."""
+
+    def load(self, entries: Mapping[bytes, bytes | None]) -> None:
+        """Writes many entries, all or nothing, in any order; faster than `write` where there are thousands."""
 
     def delete_range(self, start: bytes, end: bytes) -> None:
         """Deletes start ≤ key < end."""
@@ -59,6 +62,10 @@ class MemoryStore:
                 continue
             self._grown = self._grown or key not in self._values
             self._values[key] = value
+
+    def load(self, entries: Mapping[bytes, bytes | None]) -> None:
+        """Writes all."""
+        self.write(entries.items())
 
     def delete_range(self, start: bytes, end: bytes) -> None:
         """Deletes start ≤ key < end."""
