@@ -34,7 +34,7 @@ def canonical_json(value: object) -> bytes:
 
 
 def canonical_scalars(values: Mapping[str, Value]) -> bytes:
-    """Writes what `canonical_json` does of a mapping from names to scalars, where only floats need a second look."""
+    """Writes what `canonical_json` does of a dict of scalars, where only floats need a second look."""
     for value in values.values():
         if type(value) is float:
             return canonical_json(values)

@@ -14,7 +14,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from signal_router.errors import RecordError
-from signal_router.model.canonical import canonical_json, canonical_text, canonicalize_json_text
+from signal_router.model.canonical import (
+    canonical_json,
+    canonical_scalars,
+    canonical_strings,
+    canonical_text,
+    canonicalize_json_text,
+)
 from signal_router.model.json_values import decode_json
 from signal_router.model.records import REASONS, decode_signal
 from signal_router.model.signals import Signal
@@ -86,6 +92,13 @@ def plain_number(value: float) -> str:
 @example({"\U00010000": 0.5, "\uffff": 1})
 def test_canonical_json_is_what_a_plain_writer_writes(value):
     assert canonical_text(value) == plain_canonical(value)
+
+
+@given(st.dictionaries(texts, scalars, max_size=4), st.lists(st.none() | texts, max_size=4))
+@example({"b": 1e64, "a": 1e-7}, ["\x1f\x7f\u2028", None])
+def test_the_short_ways_for_params_and_identities_write_the_same_canonical_json(params, strings):
+    assert canonical_scalars(params).decode() == plain_canonical(params)
+    assert canonical_strings(tuple(strings)) == plain_canonical(strings)
 
 
 @given(values)
