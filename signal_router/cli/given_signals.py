@@ -111,7 +111,8 @@ def _param(option: str) -> tuple[str, Value]:
     try:
         value = decode_json(text.encode(), what=f'parameter "{name}"')
     except RecordError as error:
-        if error.reason in {"not-json", "nesting"}:
+        words = text.lstrip("-")[:1].isalpha()  # NaN and Infinity are words to JSON, refused numbers to its readers
+        if words or error.reason in {"not-json", "nesting"}:
             return name, text
         raise ConfigurationError(error.message, hint=error.hint) from None
     return name, cast("Value", value) if type(value) in SCALARS else text
