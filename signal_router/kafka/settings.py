@@ -63,19 +63,13 @@ RESERVED: Mapping[str, str] = {
     "statistics.interval.ms": "the producer is replaced by what the statistics say about lost connections",
     "debug": "the producer is replaced by what the client logs about lost connections",
     "allow.auto.create.topics": "topics are made by `signal-router topics apply` only",
-    "metadata.recovery.strategy": "a client that bootstraps anew loses its coordinators for ten minutes",
+    "metadata.recovery.strategy": "a client that does not bootstrap anew may never find the brokers again",
     "test.mock.num.brokers": "a mock broker proves nothing about exactly-once",
 }
 """librdkafka settings that the guarantees need, each with the reason."""
 
-_EVERY_CLIENT: Mapping[str, Setting] = {
-    # A client that bootstraps anew, once all brokers were away, keeps waiting for the coordinators it knew: commits and
-    # committed offsets hang for ten minutes after a restart, and a timed-out request can end the process when the
-    # broker is back (librdkafka 2.16.1; #5511 there).
-    "metadata.recovery.strategy": "none",
-}
-
 _ALLOWED_VALUES: Mapping[str, str] = {
+    "metadata.recovery.strategy": "rebootstrap",
     "metadata.recovery.strategy": "none",
     "partition.assignment.strategy": "range",
     "group.protocol": "classic",
@@ -144,7 +138,7 @@ class Connection:
     ) -> dict[str, Setting]:
         # librdkafka warns about a setting of the other kind of client at every start, so each gets its own only.
         operators = {key: value for key, value in self.overrides.items() if key not in left_out}
-        return {**_EVERY_CLIENT, **defaults, **operators, **ours, "bootstrap.servers": self.bootstrap}
+        return {**defaults, **operators, **ours, "bootstrap.servers": self.bootstrap}
 
 
 def refuse_reserved(settings: Mapping[str, str]) -> None:

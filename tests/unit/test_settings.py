@@ -79,7 +79,6 @@ def test_ours_stand_above_the_operator_s_and_those_above_defaults():
         "client.id": "ours",
         "linger.ms": "7",
         "batch.size": 9,
-        "metadata.recovery.strategy": "none",
     }
 
 
@@ -87,7 +86,7 @@ def test_each_kind_of_client_gets_only_its_own_settings():
     overrides = {"fetch.min.bytes": "1", "linger.ms": "2", "security.protocol": "SSL"}
     connection = Connection(overrides=overrides)
 
-    always = {"bootstrap.servers", "metadata.recovery.strategy", "security.protocol"}
+    always = {"bootstrap.servers", "security.protocol"}
     assert set(connection.consumer_config({})) == always | {"fetch.min.bytes"}
     assert set(connection.producer_config({})) == always | {"linger.ms"}
     assert set(connection.admin_config()) == always | {"log_level"}
