@@ -70,7 +70,6 @@ RESERVED: Mapping[str, str] = {
 
 _ALLOWED_VALUES: Mapping[str, str] = {
     "metadata.recovery.strategy": "rebootstrap",
-    "metadata.recovery.strategy": "none",
     "partition.assignment.strategy": "range",
     "group.protocol": "classic",
 }
