@@ -5,7 +5,8 @@ PYTHON = $(shell for each in python3 python3.13 python3.12 python3.11 python3.14
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+# Most tests wait for a broker more than they compute, so there are more workers than cores.
+WORKERS ?= 4
 ARGS ?=
 
 .DEFAULT_GOAL := help
