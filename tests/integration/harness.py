@@ -14,16 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, Message, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicCollection
 from confluent_kafka import TopicPartition as ClientPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from signal_router.kafka.admin_client import connect
+from signal_router.kafka.offsets import committed_offsets, end_offsets
 from signal_router.kafka.settings import Connection
 from signal_router.kafka.topic_changes import apply_topics, wanted_topics
 from signal_router.kafka.topics import TopicNames, load_topics, resolve
 from signal_router.model.definitions import Definition, definition, definition_key, deletion, encode_definition
 from signal_router.model.documents import read_documents
+from signal_router.model.log import TopicPartition
 from signal_router.testing.reference import (
     DefinitionRecord,
     Evaluation,
@@ -301,17 +303,15 @@ class LiveCluster:
         return read_topics(self.bootstrap, self.admin, [topic], committed=committed)
 
     def ends(self, topic: str) -> dict[int, int]:
-        admin = self.admin
-        count = len(admin.list_topics(topic, timeout=10).topics[topic].partitions)
-        wanted = {ClientPartition(topic, number): OffsetSpec.latest() for number in range(count)}
-        return {tp.partition: future.result(10).offset for tp, future in admin.list_offsets(wanted).items()}
+        count = len(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        found = end_offsets(self.admin, [TopicPartition(topic, number) for number in range(count)])
+        return {tp.partition: offset for tp, offset in found.items()}
 
     def committed(self, topic: str) -> dict[int, int]:
-        """Stable committed next offsets of the group; those that are not there are left out."""
-        wanted = [ClientPartition(topic, number) for number in self.ends(topic)]
-        request = ConsumerGroupTopicPartitions(self.group, wanted)
-        answer = self.admin.list_consumer_group_offsets([request])[self.group].result(10)
-        return {tp.partition: tp.offset for tp in answer.topic_partitions or () if tp.offset >= 0}
+        """Committed next offsets of the group; those that are not there are left out."""
+        wanted = [TopicPartition(topic, number) for number in self.ends(topic)]
+        found = committed_offsets(self.connection, self.group, wanted)
+        return {tp.partition: at.offset for tp, at in found.items() if at is not None}
 
     def await_decided(self, *, within_s: float = 60.0) -> None:
         """Waits until every candidate of every signal published so far is decided, by committed offsets alone."""
