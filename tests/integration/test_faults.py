@@ -281,12 +281,12 @@ def re_create(cluster: LiveCluster, topic: str) -> None:
 
 
 @contextmanager
-def at_work(broker: EmbeddedBroker, prefix: str, folder: Path) -> Iterator[LiveCluster]:
+def at_work(broker: EmbeddedBroker, prefix: str, folder: Path, **settings: object) -> Iterator[LiveCluster]:
     """Two workers that have pending signals and get their partners while the broker suffers."""
     with live_cluster(broker.bootstrap, prefix, folder) as cluster:
         cluster.apply(PAIR)
         for slot in ("w1", "w2"):
-            cluster.worker(slot).await_running()
+            cluster.worker(slot, **settings).await_running()
         cluster.publish_many(announced("A", range(COUNT)))
         cluster.await_decided()
         cluster.publish_many(announced("B", range(COUNT)))
@@ -336,10 +336,24 @@ def test_a_broker_that_stays_away_is_waited_for(own_broker: EmbeddedBroker, pref
         own_broker.start()
 
 
+@pytest.mark.parametrize(
+    "static",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.xfail(
+                strict=False,
+                reason="a client whose first JoinGroup timed out unanswered sends a second; once the broker goes on, one"
+                " fences the other, and the worker takes itself for another with its slot and ends",
+            ),
+        ),
+    ],
+)
 def test_work_goes_on_exactly_once_after_the_broker_stood_still(
-    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, static: bool
 ) -> None:
-    with at_work(own_broker, prefix, tmp_path) as cluster:
+    with at_work(own_broker, prefix, tmp_path, static_membership=static) as cluster:
         own_broker.pause()
         assert_alive_for(cluster, 16)  # beyond the time-outs of transaction and session
         own_broker.resume()
