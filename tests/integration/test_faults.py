@@ -344,7 +344,7 @@ def test_a_broker_that_stays_away_is_waited_for(own_broker: EmbeddedBroker, pref
             True,
             marks=pytest.mark.xfail(
                 strict=False,
-                reason="a client whose first JoinGroup timed out unanswered sends a second; once the broker goes on, one"
+                reason="a client whose JoinGroup timed out unanswered sends a second; once the broker goes on, one"
                 " fences the other, and the worker takes itself for another with its slot and ends",
             ),
         ),
