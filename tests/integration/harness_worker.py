@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def strike(arm: Path, effect: str) -> None:
     os.kill(os.getpid(), orders["signal"])
 
 
+def end_with(parent: int) -> None:
+    """Leaves no worker behind when the tests are killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 async def main(given: dict[str, object]) -> int:
     settings = dict(given)
     connection = Connection(str(settings.pop("bootstrap")), str(settings.pop("prefix")))
@@ -58,5 +66,6 @@ async def main(given: dict[str, object]) -> int:
 
 
 if __name__ == "__main__":
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     code = asyncio.run(main(json.loads(sys.argv[1])))
     os._exit(code)  # clients that wait for a broker that is gone must not hold the process
