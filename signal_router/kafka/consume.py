@@ -41,7 +41,6 @@ class Fetched:
     epoch: int
     group_metadata: bytes
     size: int
-    at_end: bool
     at: int = 0
 
     def join(self, later: Fetched) -> None:
@@ -49,7 +48,6 @@ class Fetched:
         self.records.extend(later.records)
         self.next_offset = later.next_offset
         self.size += later.size
-        self.at_end = later.at_end
 
 
 class Listener(Protocol):
@@ -212,16 +210,14 @@ class ConsumeThread:
             batch = by_tp.get(name)
             if batch is None:
                 tp = TopicPartition(*name)
-                batch = by_tp[name] = Fetched(tp, [], 0, self._epoch, metadata, 0, at_end=False)
+                batch = by_tp[name] = Fetched(tp, [], 0, self._epoch, metadata, 0)
             offset = message.offset()
             if error is not None:
                 batch.next_offset = offset
-                batch.at_end = True
                 continue
             value = message.value()
             batch.records.append(InputRecord(offset, message.timestamp()[1], message.key(), value, message.headers()))
             batch.next_offset = offset + 1
-            batch.at_end = False
             if value is not None:
                 batch.size += len(value)
         if not by_tp:

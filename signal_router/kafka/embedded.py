@@ -66,7 +66,7 @@ BROKER_SETTINGS: Mapping[str, str] = {
 }
 """What the embedded broker sets beyond Kafka's defaults; compose.yaml sets the same."""
 
-JVM_OPTIONS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
+JVM_OPTIONS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
 
 _PLAIN = "PLAINTEXT"
 _CONTROLLER = "CONTROLLER"

@@ -32,7 +32,7 @@ MAX_RECORD_BYTES = 64 << 20
 """The client's own limit for a record."""
 
 DEFAULTS: Mapping[str, Any] = {
-    "linger.ms": 5,
+    "linger.ms": 1,
     "compression.type": "lz4",
     "batch.num.messages": 100_000,
     "batch.size": 1_000_000,

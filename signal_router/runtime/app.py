@@ -33,6 +33,7 @@ from signal_router.observe.meter import Meter
 from signal_router.runtime import web
 from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.destinations import Destinations
+from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import Roster, now_ms
 from signal_router.runtime.settings import WorkerSettings
@@ -260,13 +261,13 @@ class Application:
         return app
 
     @staticmethod
-    def _agent(app: faust.App, topic: str, handle: Callable[[Fetched], Awaitable[None]]) -> None:
+    def _agent(app: faust.App, topic: str, handle: Callable[[Inbox], Awaitable[None]]) -> None:
         channel = app.topic(topic, key_type=bytes, value_type=bytes, value_serializer="raw", acks=False)
 
-        async def agent(stream: faust.StreamT[Fetched]) -> None:
-            async for batch in stream:
+        async def agent(stream: faust.StreamT[Inbox]) -> None:
+            async for inbox in stream:
                 try:
-                    await handle(batch)
+                    await handle(inbox)
                 finally:
                     app.consumer.done(topic)
 

@@ -48,7 +48,7 @@ class Pace:
     bounds the records one transaction writes, since one signal may fan out to thousands.
     """
 
-    idle_ms: int = 10
+    idle_ms: int = 5
     busy_ms: int = 250
     busy_records: int = 500
     max_records: int = 5_000

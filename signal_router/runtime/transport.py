@@ -1,16 +1,15 @@
-"""Faust's transport, reduced to what is ours to give: batches of records as single Faust events.
+"""Faust's transport, reduced to what is ours to give: whole inboxes of batches as single Faust events.
 
-Faust costs 60 µs and more per event, so one event is one batch of one partition. Two virtual topics, `match` and
-`join`, with one partition each that is always assigned, carry the batches to the two agents; which real partitions
-this worker has, what it reads from where, and what happens when that changes is not Faust's affair (its own rebalance
-drops and replays queues). A batch that waits in Faust's queues when its assignment ends is told by its stamp and
-dropped by the worker.
+Faust costs 60 µs and more per event, so one event is everything that waits for a stage. Two virtual topics, `match`
+and `join`, with one partition each that is always assigned, carry the inboxes to the two agents; which real
+partitions this worker has, what it reads from where, and what happens when that changes is not Faust's affair (its
+own rebalance drops and replays queues). A batch that waits when its assignment ends is told by its stamp and dropped
+by the worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,7 +21,7 @@ from faust.transport.producer import Producer as BaseProducer
 from faust.types import TP, ConsumerMessage
 
 from signal_router.kafka.consume import Fetched
-from signal_router.model.log import TopicPartition
+from signal_router.runtime.inbox import Inbox
 
 MATCH = "match"
 JOIN = "join"
@@ -32,32 +31,23 @@ _IDLE_S = 0.2
 
 
 class BatchConsumer(BaseConsumer):  # type: ignore[misc]
-    """Takes batches by `push` and hands them to Faust."""
+    """Takes batches by `push` and hands the inboxes to Faust."""
 
     async def on_start(self) -> None:
-        """Prepares the queues."""
-        self._queues: dict[TP, deque[Fetched]] = {tp: deque() for tp in VIRTUAL}
-        self._waiting: dict[TopicPartition, Fetched] = {}
+        """Prepares the inboxes."""
+        self._inboxes: dict[TP, Inbox] = {tp: Inbox() for tp in VIRTUAL}
         self._busy: set[TP] = set()
         self._wake = asyncio.Event()
         self._flowing = False
         self._number = 0
 
     def push(self, topic: str, batch: Fetched) -> None:
-        """Queues a batch for the agent of a virtual topic. Called on the event loop.
-
-        It joins a batch of its partition that still waits here: Faust costs the same for one record and for thousands.
-        """
-        waiting = self._waiting.get(batch.tp)
-        if waiting is not None and waiting.epoch == batch.epoch:
-            waiting.join(batch)
-            return
-        self._waiting[batch.tp] = batch
-        self._queues[TP(topic, 0)].append(batch)
+        """Puts a batch into the inbox of a virtual topic. Called on the event loop."""
+        self._inboxes[TP(topic, 0)].put(batch)
         self._wake.set()
 
     def done(self, topic: str) -> None:
-        """Says that the agent of a virtual topic is ready for a batch; until then batches wait here, and grow."""
+        """Says that the agent of a virtual topic is ready for the next turn; until then it has the inbox already."""
         self._busy.discard(TP(topic, 0))
         self._wake.set()
 
@@ -81,14 +71,11 @@ class BatchConsumer(BaseConsumer):  # type: ignore[misc]
         self._flowing = True
         self._wake.set()
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Fetched]]:
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Inbox]]:
         if self._flowing:
             free = (active_partitions or VIRTUAL) - self._busy
-            found = {tp: [queue.popleft()] for tp in free if (queue := self._queues[tp])}
+            found = {tp: [inbox] for tp in free if (inbox := self._inboxes[tp])}
             self._busy.update(found)
-            for (batch,) in found.values():
-                if self._waiting.get(batch.tp) is batch:
-                    del self._waiting[batch.tp]
             if found:
                 return found
         self._wake.clear()
@@ -96,7 +83,7 @@ class BatchConsumer(BaseConsumer):  # type: ignore[misc]
             await asyncio.wait_for(self._wake.wait(), min(timeout or _IDLE_S, _IDLE_S))
         return {}
 
-    def _to_message(self, tp: TP, batch: Fetched) -> ConsumerMessage:
+    def _to_message(self, tp: TP, inbox: Inbox) -> ConsumerMessage:
         self._number += 1
         return ConsumerMessage(
             tp.topic,
@@ -106,7 +93,7 @@ class BatchConsumer(BaseConsumer):  # type: ignore[misc]
             0,
             None,
             b"",
-            batch,
+            inbox,
             None,
             0,
             0,

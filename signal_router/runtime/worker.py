@@ -43,6 +43,7 @@ from signal_router.observe.meter import Meter
 from signal_router.observe.phases import PhaseClock
 from signal_router.runtime.commit import Result, Verdict, commit, run
 from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
+from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
 from signal_router.runtime.marks import MarkKeeper
 from signal_router.runtime.match import MatchProcessor
@@ -213,19 +214,21 @@ class Worker:
     look_again: Callable[[], Coroutine[object, object, None]] | None = None
     """Set by the app: called after a transaction failed, before the same records are taken again."""
 
-    async def on_signals(self, batch: Fetched) -> None:
-        """Stage 1 for one batch."""
+    async def on_signals(self, inbox: Inbox) -> None:
+        """Stage 1 for all that waits."""
         async with self._turn():
-            self._taken(batch)
-            if batch.epoch != self._epoch:
+            for batch in self._take(inbox):
+                if batch.epoch == self._epoch:
+                    await self._match_batch(batch)
+
+    async def _match_batch(self, batch: Fetched) -> None:
+        if not batch.records:
+            self._match.met_end(batch.tp, batch.next_offset)
+            return
+        while not self._match_step(batch):
+            if not await self._commit() or batch.epoch != self._epoch:
                 return
-            if not batch.records:
-                self._match.met_end(batch.tp, batch.next_offset)
-                return
-            while not self._match_step(batch):
-                if not await self._commit() or batch.epoch != self._epoch:
-                    return
-            await self._pace()
+        await self._pace()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -257,20 +260,21 @@ class Worker:
         finally:
             self.steps.stop()
 
-    async def on_candidates(self, batch: Fetched) -> None:
-        """Stage 2 for one batch."""
+    async def on_candidates(self, inbox: Inbox) -> None:
+        """Stage 2 for all that waits."""
         async with self._turn():
-            self._taken(batch)
-            if batch.epoch != self._epoch:
-                return
-            parked = self._parked.get(batch.tp.partition)
-            if parked is not None:
-                parked.append(batch)
-                return
-            if not batch.records:
-                self._join.met_end(batch.tp.partition, batch.next_offset)
-                return
+            for batch in self._take(inbox):
+                if batch.epoch == self._epoch:
+                    await self._join_or_park(batch)
+
+    async def _join_or_park(self, batch: Fetched) -> None:
+        parked = self._parked.get(batch.tp.partition)
+        if parked is not None:
+            parked.append(batch)
+        elif batch.records:
             await self._join_batch(batch)
+        else:
+            self._join.met_end(batch.tp.partition, batch.next_offset)
 
     async def _join_batch(self, batch: Fetched) -> None:
         while True:
@@ -305,6 +309,12 @@ class Worker:
                     self._parked[partition].append(batch)
                 else:
                     await self._join_batch(batch)
+
+    def _take(self, inbox: Inbox) -> list[Fetched]:
+        batches = inbox.take()
+        for batch in batches:
+            self._taken(batch)
+        return batches
 
     def _taken(self, batch: Fetched) -> None:
         if self._consume is not None:

@@ -24,6 +24,7 @@ from signal_router.observe.meter import Meter
 from signal_router.runtime import worker as worker_module
 from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
 from signal_router.runtime.destinations import Destinations
+from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.match import SignalsPartition
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import Roster
@@ -125,7 +126,7 @@ class Bench:
     def batch(self, *values: bytes) -> Fetched:
         records = [InputRecord(self.offset + at, 1, None, value) for at, value in enumerate(values)]
         self.offset += len(values)
-        return Fetched(self.candidates, records, self.offset, EPOCH, self.member.group_metadata(), 0, at_end=False)
+        return Fetched(self.candidates, records, self.offset, EPOCH, self.member.group_metadata(), 0)
 
     @property
     def triggers(self) -> int:
@@ -135,6 +136,13 @@ class Bench:
     def next_offset(self) -> int | None:
         committed = self.plant.broker.committed(APP, [self.candidates])[self.candidates]
         return None if committed is None else committed.offset
+
+
+def inbox(*batches: Fetched) -> Inbox:
+    filled = Inbox()
+    for batch in batches:
+        filled.put(batch)
+    return filled
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -164,18 +172,18 @@ def test_a_cancelled_commit_keeps_its_turn_until_its_tables_are_settled(bench: A
                 reached.set()
                 released.wait(DEADLINE_S)
 
-        await given.worker.on_candidates(given.batch(given.candidate("A")))
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
         given.before = hold
         marking = asyncio.create_task(given.worker.mark())
         await until(reached.is_set)
         marking.cancel()
-        completing = asyncio.create_task(given.worker.on_candidates(given.batch(given.candidate("B"))))
+        completing = asyncio.create_task(given.worker.on_candidates(inbox(given.batch(given.candidate("B")))))
         for _ in range(10):
             await asyncio.sleep(0)
         released.set()
         await completing
         await given.worker.mark()
-        await given.worker.on_candidates(given.batch(given.candidate("A"), given.candidate("B")))
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"), given.candidate("B"))))
         await given.worker.mark()
 
         assert given.triggers == 1
@@ -191,7 +199,7 @@ def test_what_a_failed_batch_has_staged_is_never_committed(bench: Any) -> None:
 
         newer = b"\x91\x63"
         with suppress(StateError):  # who calls may hear of it or not
-            await given.worker.on_candidates(given.batch(given.candidate("A"), given.candidate("B"), newer))
+            await given.worker.on_candidates(inbox(given.batch(given.candidate("A"), given.candidate("B"), newer)))
         await given.worker.mark()
         await given.worker.tell_roster()
         await given.worker.stop()
@@ -236,8 +244,8 @@ def test_a_new_assignment_takes_no_offsets_from_the_one_before(bench: Any) -> No
                 reached.set()
                 released.wait(DEADLINE_S)
 
-        await given.worker.on_candidates(given.batch(given.candidate("A")))
-        await given.worker.on_signals(Fetched(given.signals, [], 5, EPOCH, b"", 0, at_end=True))
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        await given.worker.on_signals(inbox(Fetched(given.signals, [], 5, EPOCH, b"", 0)))
         given.before = hold
         marking = asyncio.create_task(given.worker.mark())
         await until(reached.is_set)
@@ -268,7 +276,7 @@ def test_an_input_is_retired_only_when_a_second_look_does_not_show_it(bench: Any
         given.worker.marks.set_inputs({given.names.signals: 1})
         await given.begin()
         of_another = Mark("w2", {}, (f"{given.names.signals}/0", f"{given.names.signals}/1"))
-        await given.worker.on_candidates(given.batch(candidates.encode(of_another)))
+        await given.worker.on_candidates(inbox(given.batch(candidates.encode(of_another))))
 
         await given.worker.mark()
         before = retired()
