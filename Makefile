@@ -41,7 +41,7 @@ python: # Names what is missing, with the fix
 
 # Tests marked `alone` measure time or take the whole machine: they run afterwards, one by one. No test at all is an error.
 test: install ## Installs, then runs all tests on a real Kafka
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not alone" $(ARGS)
 	$(BIN)/python -m pytest -m alone $(ARGS) || test $$? -eq 5
 
 check: install ## What CI holds a change to: lint, format, types, layers, tests
