@@ -274,6 +274,39 @@ class OpenSet:
         return noted.index
 
 
+def arrived_in_head(head: JoinSet | None, arriving: Pending) -> JoinSet | None:
+    """The head after the arrival of a signal that waits; None where it does not belong there."""
+    if head is None:
+        return JoinSet((arriving,), due=arriving.deadline) if _fits_head(arriving.signal) else None
+    if len(head.pending) >= HEAD_ENTRIES or not _fits_head(arriving.signal):
+        return None
+    due = head.due if 0 < head.due <= arriving.deadline else arriving.deadline
+    return JoinSet((*head.pending, arriving), head.remembered, head.queues, 0, 0, due)
+
+
+def fired_in_head(head: JoinSet | None, members: tuple[Pending, ...], clock: int, dedupe_ms: int) -> JoinSet | None:
+    """The head after a set of it fired; None where the identities do not fit into it."""
+    known = head or _EMPTY
+    pending, remembered, due = known.pending, known.remembered, known.due
+    if len(remembered) + len(members) > HEAD_ENTRIES:
+        return None
+    ended = []
+    for member in members:
+        signal = member.signal
+        if len(signal.identity) > HEAD_ENTRY_BYTES:
+            return None
+        at = signal.recorded_at
+        forget_at = (at if at > clock else clock) + dedupe_ms
+        if forget_at < due or not due:
+            due = forget_at
+        ended.append(_remember(signal, forget_at))
+    left: tuple[Pending, ...] = ()
+    if len(pending) >= len(members):
+        taken = [member.sequence for member in members]
+        left = tuple([one for one in pending if one.sequence not in taken])
+    return JoinSet(left, (*remembered, *ended), _EMPTY.queues, 0, 0, due)
+
+
 def _fits_head(signal: SignalCopy) -> bool:
     size = len(signal.identity) + len(signal.name) + len(signal.params) + len(signal.payload or b"")
     return size <= HEAD_ENTRY_BYTES

@@ -8,7 +8,7 @@ only its first few are ever read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from signal_router.core.join_sets import OpenSet
@@ -25,8 +25,8 @@ def choose(join_set: OpenSet, arriving: Pending, subscription: Subscription) -> 
         return None
     newest_first = subscription.policy is Policy.LATEST
     if not join_set.queued:
-        found = _in_head(join_set.head, arriving, count, subscription.within_ms, newest_first=newest_first)
-        if found is not _UNCLEAR:
+        found = choose_in_head(join_set.head, arriving, count, subscription.within_ms, newest_first=newest_first)
+        if found is not UNCLEAR:
             return found
     return _choose_anywhere(join_set, arriving, count, subscription.within_ms, newest_first=newest_first)
 
@@ -50,33 +50,36 @@ def _choose_anywhere(
     return _Search(join_set, arriving, count, within_ms, newest_first=newest_first).run()
 
 
-_UNCLEAR: tuple[Pending, ...] = ()
-"""The answer of `_in_head` where the plain rule does not decide."""
+UNCLEAR: tuple[Pending, ...] = ()
+"""The answer of `choose_in_head` where the plain rule does not decide."""
 
 
-def _in_head(
-    head: list[Pending], arriving: Pending, count: int, within_ms: int, *, newest_first: bool
+def choose_in_head(
+    head: Sequence[Pending], arriving: Pending, count: int, within_ms: int, *, newest_first: bool
 ) -> tuple[Pending, ...] | None:
     """The common case in one pass: all that is pending stands in the head, and every signal fits one alias."""
     arrived_at = arriving.signal.recorded_at
     chosen: list[Pending | None] = [None] * count
     if arriving.aliases & (arriving.aliases - 1):
-        return _UNCLEAR
+        return UNCLEAR
     chosen[arriving.aliases.bit_length() - 1] = arriving
     missing = count - 1
     earliest = latest = arrived_at
     for pending in reversed(head) if newest_first else head:
         aliases, recorded_at = pending.aliases, pending.signal.recorded_at
         if aliases & (aliases - 1):
-            return _UNCLEAR
+            return UNCLEAR
         bit = aliases.bit_length() - 1
         if chosen[bit] is None and abs(recorded_at - arrived_at) <= within_ms:
             chosen[bit] = pending
             missing -= 1
-            earliest, latest = min(earliest, recorded_at), max(latest, recorded_at)
+            if recorded_at < earliest:
+                earliest = recorded_at
+            elif recorded_at > latest:
+                latest = recorded_at
     if missing:
         return None
-    return tuple(chosen) if latest - earliest <= within_ms else _UNCLEAR  # type: ignore[arg-type]  # none is missing
+    return tuple(chosen) if latest - earliest <= within_ms else UNCLEAR  # type: ignore[arg-type]  # none is missing
 
 
 def _one_alias_each(

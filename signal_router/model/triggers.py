@@ -121,6 +121,11 @@ class _View:
         return self._signal.payload
 
 
+def scalars(text: str) -> Mapping[str, Value]:
+    """Decodes an object of scalars that we wrote ourselves."""
+    return _decode(text) if text != "{}" else _NO_PARAMS
+
+
 def params_of(signal: SignalCopy) -> Mapping[str, Value]:
     """Decodes the params that a candidate carries."""
     return _decode(signal.params) if signal.params != b"{}" else _NO_PARAMS
@@ -133,16 +138,16 @@ def trigger_id(subscription: Subscription, join_key: str, members: Sequence[Boun
     """
     parts = ",".join(sorted([f"[{_quoted(member.alias)},{member.signal.identity[1:]}" for member in members]))
     name = f"[{_quoted(subscription.id)},{subscription.birth},{subscription.join_generation},{join_key},[{parts}]]"
+    return id_of(name)
+
+
+def id_of(name: str) -> str:
+    """What `uuid.uuid5` makes of a name (RFC 9562), without its checks: this is done for every trigger."""
     digest = _SEED.copy()
     digest.update(name.encode())
-    return _uuid5(digest.digest())
-
-
-def _uuid5(digest: bytes) -> str:
-    """What `uuid.uuid5` makes of a digest (RFC 9562), without its checks: this is done for every trigger."""
-    text = digest[:16].hex()
-    variant = "89ab"[digest[8] >> 4 & 3]
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+    text = digest.hexdigest()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 _quoted = lru_cache(maxsize=65_536)(canonical_text)
@@ -151,8 +156,9 @@ _quoted = lru_cache(maxsize=65_536)(canonical_text)
 def build(subscription: Subscription, key: str, members: Sequence[Bound], completing: Bound, partition: int) -> Trigger:
     """Builds the trigger of a complete set; `members` stand in declaration order. Cannot fail."""
     join_key = "{}" if subscription.by_identity else key
-    join: Mapping[str, Value] = _decode(join_key) if join_key != "{}" else _NO_PARAMS
-    params, missing = subscription.template.render(join, {member.alias: _View(member.signal) for member in members})
+    params, missing = subscription.template.render(
+        scalars(join_key), {member.alias: _View(member.signal) for member in members}
+    )
     identifier = trigger_id(subscription, join_key, members)
     return Trigger(
         trigger_id=identifier,

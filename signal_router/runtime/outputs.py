@@ -12,6 +12,8 @@ from signal_router.model.dead_letters import Kind, dead_letter, dead_letter_key,
 from signal_router.model.log import InputRecord, OutputRecord, TopicPartition
 from signal_router.model.outcomes import Outcome, Reason
 from signal_router.model.signals import Position
+from signal_router.model.subscriptions import Subscription
+from signal_router.model.trigger_text import TriggerText, TriggerWriter, writer_of
 from signal_router.model.triggers import Bound, Trigger
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.stage import Stage
@@ -25,9 +27,41 @@ class Outputs:
         self._app = app
         self._all_lineage = all_lineage
         self.destinations = destinations
+        self._writers: dict[str, tuple[Subscription, TriggerWriter | None]] = {}
 
     def fired(self, fired: Fired, partition: int, stage: Stage) -> None:
         """Stages a trigger and its lineage; where it cannot be written, the dead letter and outcomes that say so."""
+        subscription = fired.subscription
+        writer = self._writer_of(subscription)
+        if writer is not None:
+            written = writer.write(fired.key, fired.members, fired.completing, partition)
+            if self._emit(subscription, written, stage):
+                if self._all_lineage:
+                    self._signals(fired, partition, stage, Outcome.FIRED, Reason.COMPLETED, written.id)
+                return
+        self._fired_from_parts(fired, partition, stage)
+
+    def _writer_of(self, subscription: Subscription) -> TriggerWriter | None:
+        known = self._writers.get(subscription.id)
+        if known is None or known[0] is not subscription:
+            known = self._writers[subscription.id] = (subscription, writer_of(subscription, self._app))
+        return known[1]
+
+    def _emit(self, subscription: Subscription, written: TriggerText, stage: Stage) -> bool:
+        """Stages a trigger and its lineage where both can be written as they are."""
+        topic, lineage_topic, destinations = subscription.topic, self._names.lineage, self.destinations
+        headers = written.headers + stage.headers
+        if destinations.refusal(topic) is not None or not (
+            destinations.fits(topic, written.key, written.value, headers)
+            and destinations.fits(lineage_topic, None, written.value, headers)
+        ):
+            return False
+        stage.emit(OutputRecord(topic, written.key, written.value, -1, headers))
+        stage.emit(OutputRecord(lineage_topic, lineage.trigger_key(written.id), written.value, -1, stage.headers))
+        stage.count("fired", subscription.id)
+        return True
+
+    def _fired_from_parts(self, fired: Fired, partition: int, stage: Stage) -> None:
         subscription = fired.subscription
         bound = [
             Bound(member.alias, pending.sequence, pending.signal, member.payload)

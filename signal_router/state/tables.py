@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from heapq import merge
 from itertools import groupby
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -19,14 +19,11 @@ from signal_router.state.store import Store
 
 _encode = msgspec.msgpack.Encoder().encode
 _Value = TypeVar("_Value")
+_ABSENT = object()
 
 
-class Savepoint(NamedTuple):
-    """A point to which a table can return."""
-
-    progress: Progress | None
-    staged_progress: Progress | None
-    due_floor: int
+Savepoint: TypeAlias = tuple[Progress | None, Progress | None, int]
+"""A point to which a table can return: the progress, the staged progress, the floor of the time index."""
 
 
 class _Entries(Generic[_Value]):
@@ -51,18 +48,19 @@ class _Entries(Generic[_Value]):
 
     def put(self, key: bytes, value: _Value | None) -> None:
         staged = self.staged
-        self._journal.append((self, key, key in staged, staged.get(key)))
+        self._journal.append((self, key, staged.get(key, _ABSENT)))
         staged[key] = self.read[key] = value
 
-    def undo(self, key: bytes, *, was_staged: bool, old: _Value | None) -> None:
-        if was_staged:
-            self.staged[key] = self.read[key] = old
+    def undo(self, key: bytes, before: Any) -> None:  # noqa: ANN401 - a value, or that there was none
+        if before is not _ABSENT:
+            self.staged[key] = self.read[key] = before
         else:
             del self.staged[key], self.read[key]
 
 
-_Undo: TypeAlias = tuple[_Entries[Any], bytes, bool, Any]
-"""What was written, by its kind and key, whether it was staged before, and as what."""
+_Undo: TypeAlias = tuple[_Entries[Any] | None, Any, Any]
+"""What was written, by its kind and key, and what was staged there before; for counts: None, the subscription,
+and its count with whether that was staged."""
 
 
 class PartitionTable:
@@ -76,7 +74,8 @@ class PartitionTable:
         self._sets = _Entries(JoinSet, store, prefix, self._journal)
         self._queued = _Entries(Pending, store, prefix, self._journal)
         self._noted = _Entries(Remembered, store, prefix, self._journal)
-        self._counts = _Entries(int, store, prefix, self._journal)
+        self._pending_counts: dict[str, int] = {}
+        self._counted: set[str] = set()
         self._lives = _Entries(Life, store, prefix, self._journal)
         self._due = _Entries(bytes, store, prefix, self._journal)
         self._progress: Progress | None = None
@@ -121,17 +120,22 @@ class PartitionTable:
 
     def pending_count(self, subscription: str) -> int:
         """How many signals are pending for a subscription (for `""`: in the partition)."""
-        return self._counts.get(keys.count_key(subscription)) or 0
+        count = self._pending_counts.get(subscription)
+        if count is None:
+            raw = self._store.get(self._prefix + keys.count_key(subscription))
+            count = self._pending_counts[subscription] = 0 if raw is None else msgspec.msgpack.decode(raw, type=int)
+        return count
 
     def add_pending(self, subscription: str, by: int) -> None:
         """Changes the counts of a subscription and of the partition."""
-        counts = self._counts
-        for key in (keys.count_key(subscription), keys.count_key("")):
-            counts.put(key, (counts.get(key) or 0) + by or None)
+        self.put_pending_count(subscription, self.pending_count(subscription) + by)
+        self.put_pending_count("", self.pending_count("") + by)
 
     def put_pending_count(self, subscription: str, count: int) -> None:
         """Writes a count; 0 deletes it."""
-        self._counts.put(keys.count_key(subscription), count or None)
+        self._journal.append((None, subscription, (self.pending_count(subscription), subscription in self._counted)))
+        self._pending_counts[subscription] = count
+        self._counted.add(subscription)
 
     def life(self, subscription: str) -> Life | None:
         """Reads which shape of a subscription the sets here belong to."""
@@ -186,28 +190,37 @@ class PartitionTable:
     @property
     def touched(self) -> bool:
         """Whether anything is staged."""
-        return self._staged_progress is not None or any(entries.staged for entries in self._all())
+        staged = self._staged_progress is not None or bool(self._counted)
+        return staged or any(entries.staged for entries in self._all())
 
     def savepoint(self) -> Savepoint:
         """Marks a point to which `rollback` can return; earlier savepoints are given up."""
         self._journal.clear()
-        return Savepoint(self._progress, self._staged_progress, self._due_floor)
+        return self._progress, self._staged_progress, self._due_floor
 
     def rollback(self, savepoint: Savepoint) -> None:
         """Undoes every write since the savepoint."""
-        for entries, key, was_staged, old in reversed(self._journal):
-            entries.undo(key, was_staged=was_staged, old=old)
+        for entries, key, before in reversed(self._journal):
+            if entries is None:
+                self._pending_counts[key], was_staged = before
+                if not was_staged:
+                    self._counted.discard(key)
+            else:
+                entries.undo(key, before)
         self._journal.clear()
-        self._progress, self._staged_progress = savepoint.progress, savepoint.staged_progress
-        self._due_floor = min(self._due_floor, savepoint.due_floor)
+        self._progress, self._staged_progress, due_floor = savepoint
+        self._due_floor = min(self._due_floor, due_floor)
 
     def staged(self) -> list[tuple[bytes, bytes | None]]:
         """The staged writes, encoded, without the partition's prefix: what goes to the changelog."""
         writes = [
             (key, None if value is None else _encode(value))
-            for entries in (self._sets, self._queued, self._noted, self._counts, self._lives)
+            for entries in (self._sets, self._queued, self._noted, self._lives)
             for key, value in entries.staged.items()
         ]
+        for subscription in self._counted:
+            count = self._pending_counts[subscription]
+            writes.append((keys.count_key(subscription), _encode(count) if count else None))
         if self._staged_progress is not None:
             writes.append((keys.PROGRESS, _encode(self._staged_progress)))
         return writes
@@ -227,6 +240,7 @@ class PartitionTable:
         for entries in self._all():
             entries.staged.clear()
         self._journal.clear()
+        self._counted.clear()
         self._staged_progress = None
         for entries in (self._sets, self._queued, self._noted, self._due):
             entries.read.clear()
@@ -234,13 +248,13 @@ class PartitionTable:
     def discard(self) -> None:
         """Drops the staged writes and everything read: the next read comes from the store."""
         self.settle()
-        self._counts.read.clear()
+        self._pending_counts.clear()
         self._lives.read.clear()
         self._progress = None
         self._due_floor = 0
 
     def _all(self) -> tuple[_Entries[Any], ...]:
-        return (self._sets, self._queued, self._noted, self._counts, self._lives, self._due)
+        return (self._sets, self._queued, self._noted, self._lives, self._due)
 
     def _keys(self, start: bytes, end: bytes, staged: Mapping[bytes, object]) -> Iterator[bytes]:
         """The keys of start ≤ key < end, in order: those in the store and those staged when the iteration began.
@@ -253,6 +267,3 @@ class PartitionTable:
         for key, _ in groupby(merge(stored, added)):
             if staged.get(key, _ABSENT) is not None:
                 yield key
-
-
-_ABSENT = object()
