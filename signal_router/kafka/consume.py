@@ -4,6 +4,10 @@ Every Consumer call is made here, because a call from a second thread starves wh
 commands. The loop: run commands · `poll` · `consume` what is already there · take the group metadata · hand over
 batches stamped with the assignment number. A hand-off is bounded by records and bytes; `pause()` is never used as
 flow control, since it throws prefetched records away. The group's callbacks run inside `poll`.
+
+A static member may be fenced without another worker: a broker that stood still finds two requests to join from one
+client, and the second fences the first. It shows as a fatal error that comes once, without any callback, and leaves a
+consumer that polls in silence for ever. Then another Consumer takes its place, unless another worker has the slot.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,9 +31,18 @@ from signal_router.model.log import InputRecord, TopicPartition
 
 _log = logging.getLogger(__name__)
 
+_FENCED = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
+"""A static member's only fatal error is its fence; `KafkaError.fatal()` may be False for it."""
+
 POLL_S = 0.05
 LINGER_S = 0.004
 """How long a small batch waits for more: fewer, larger transactions for 4 ms of latency."""
+SUCCESSOR_S = 3.0
+"""How long a member that was fenced looks for another worker with its slot: that one says so once it took over."""
+REJOINS = 3
+REJOINS_WITHIN_S = 60.0
+"""How often a fenced member joins again. Two workers that do not learn of each other fence each other by turns, so
+that the one that was fenced first has used its turns up first and ends, and the other goes on."""
 
 
 @dataclass(slots=True)
@@ -68,6 +82,12 @@ class Listener(Protocol):
     def fetched(self, batches: Sequence[Fetched]) -> None:
         """Batches, in order of each partition."""
 
+    def slot_taken(self) -> SignalRouterError | None:
+        """What to end with if another worker is known to have this slot; asked repeatedly after a fence."""
+
+    def rejoining(self, fence: str) -> None:
+        """The group fenced this member although no other worker is known to have its slot: it joins once more."""
+
     def failed(self, error: SignalRouterError) -> None:
         """The thread cannot go on."""
 
@@ -91,6 +111,8 @@ class ConsumeThread:
         self._max_records = max_records
         self._max_pending_records = max_pending_records
         self._max_pending_bytes = max_pending_bytes
+        self._topics: list[str] = []
+        self._rejoined_at: deque[float] = deque()
         self._commands: queue.SimpleQueue[Callable[[Consumer], None]] = queue.SimpleQueue()
         self._room = threading.Condition()
         self._pending_records = 0
@@ -154,22 +176,63 @@ class ConsumeThread:
     # ---- inside the thread
 
     def _run(self) -> None:
+        while self._live():
+            pass
+
+    def _live(self) -> bool:
+        """One consumer's life. True: the group fenced it, and another one is to follow."""
         try:
             consumer = Consumer(self._settings, logger=_log)
         except KafkaException as error:
             self._listener.failed(ConfigurationError(f"the group consumer cannot be made: {error}"))
-            return
+            return False
         try:
+            if self._topics:
+                self._subscribe(consumer, self._topics)
             while not self._stopping.is_set():
                 self._turn(consumer)
-        except SignalRouterError as error:
-            self._listener.failed(error)
-        except KafkaException as error:
-            self._listener.failed(self._explained(error.args[0]))
         except Exception as error:  # a consume thread that dies must end the process
-            self._listener.failed(StateError(f"the consume thread failed: {error!r}"))
+            return self._goes_on(error)
         finally:
             consumer.close()
+        return False
+
+    def _goes_on(self, error: Exception) -> bool:
+        """Whether another consumer may follow one that failed; else the listener hears of the failure."""
+        fence = _fence(error)
+        if fence is None:
+            self._listener.failed(_explained(error))
+            return False
+        self._lose()
+        taken = self._successor()
+        if self._stopping.is_set():
+            return False
+        if taken is None and self._may_rejoin():
+            self._listener.rejoining(fence)
+            return True
+        hint = "every worker needs a --slot of its own"
+        self._listener.failed(
+            taken or FencedError(f'slot "{self._slot}" was taken by another worker: {fence}', hint=hint)
+        )
+        return False
+
+    def _successor(self) -> SignalRouterError | None:
+        """Gives the other worker with this slot some time to show itself."""
+        until = time.monotonic() + SUCCESSOR_S
+        while True:
+            self._turned_at = time.monotonic()
+            taken = self._listener.slot_taken()
+            if taken is not None or self._turned_at > until or self._stopping.wait(POLL_S):
+                return taken
+
+    def _may_rejoin(self) -> bool:
+        now = time.monotonic()
+        while self._rejoined_at and now - self._rejoined_at[0] > REJOINS_WITHIN_S:
+            self._rejoined_at.popleft()
+        if len(self._rejoined_at) >= REJOINS:
+            return False
+        self._rejoined_at.append(now)
+        return True
 
     def _turn(self, consumer: Consumer) -> None:
         self._turned_at = time.monotonic()
@@ -230,8 +293,8 @@ class ConsumeThread:
         self._listener.fetched(batches)
 
     def _on_error(self, error: KafkaError, message: Message) -> None:
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            raise self._explained(error)
+        if error.fatal() or error.code() in _FENCED:
+            raise KafkaException(error)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StateError(
                 f'topic "{message.topic()}" partition {message.partition()} does not have the offset to read next:'
@@ -243,17 +306,9 @@ class ConsumeThread:
             raise ConfigurationError(f"no permission to read: {error.str()}", hint="grant READ on topics and group")
         # Everything else passes: the client retries by itself, and lag shows what it costs.
 
-    def _explained(self, error: KafkaError) -> SignalRouterError:
-        text = error.str()
-        if error.code() in {KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID} or "instance" in text.lower():
-            return FencedError(
-                f'slot "{self._slot}" was taken by another worker: {text}',
-                hint="every worker needs a --slot of its own",
-            )
-        return BrokerError(f"the group consumer failed: {text}")
-
     def _subscribe(self, consumer: Consumer, topics: Sequence[str]) -> None:
-        consumer.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._topics = list(topics)
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _on_assign(self, consumer: Consumer, places: list[KafkaTopicPartition]) -> None:
         self._assignment += 1
@@ -278,12 +333,15 @@ class ConsumeThread:
         consumer.unassign()
 
     def _on_lost(self, consumer: Consumer, _places: list[KafkaTopicPartition]) -> None:
+        self._lose()
+        consumer.unassign()
+
+    def _lose(self) -> None:
         assignment = self._assignment
         self._assignment += 1
         self._begin_epoch()
         self._metadata = None
         self._listener.lost(assignment)
-        consumer.unassign()
 
     def _place(self, consumer: Consumer, assignment: int, places: list[KafkaTopicPartition]) -> None:
         if assignment != self._assignment:
@@ -308,3 +366,20 @@ class ConsumeThread:
         read = GroupMetadata.decode(metadata)
         if read.fences and read.member == self._member:
             self._metadata = metadata
+
+
+def _fence(error: Exception) -> str | None:
+    """How the group says that another member has this one's instance id; None for any other failure."""
+    if not isinstance(error, KafkaException):
+        return None
+    cause: KafkaError = error.args[0]
+    text = cause.str()
+    return text if cause.code() in _FENCED or "instance" in text.lower() else None
+
+
+def _explained(error: Exception) -> SignalRouterError:
+    if isinstance(error, SignalRouterError):
+        return error
+    if isinstance(error, KafkaException):
+        return BrokerError(f"the group consumer failed: {error.args[0].str()}")
+    return StateError(f"the consume thread failed: {error!r}")

@@ -33,6 +33,12 @@ LINES: Final[Mapping[str, Line]] = {
     "signals topics changed": Line("info", ("topics",), "A pattern matches other topics than before."),
     "topic differs from its file": Line("warning", ("advice",), "`signal-router topics diff` shows all differences."),
     "assignment lost": Line("warning", ("assignment",), "The group gave the partitions away; open work is void."),
+    "fenced by the group, joining it again": Line(
+        "warning",
+        ("error",),
+        "The group shut this member out, and no other worker has its slot: a broker stood still for longer than the"
+        " session time-out. At the fourth time within a minute the worker ends.",
+    ),
     "revoke deadline passed: open work is void": Line(
         "warning",
         ("assignment",),

@@ -4,7 +4,7 @@
                                ▲             │
                                └──unknown────┘        an uncertain outcome is read from the log before going on
 
-Everything here runs on the event loop; the consume thread calls `assigned`, `revoked`, `lost`, `fetched`, `failed`.
+Everything here runs on the event loop; the consume thread calls what its `Listener` names.
 At most one stage is filled at a time, under one lock; the commit runs in a thread of its own while the lock is held.
 """
 
@@ -191,6 +191,15 @@ class Worker:
     def fetched(self, batches: Sequence[Fetched]) -> None:
         """Hands batches to the agents."""
         self._loop.call_soon_threadsafe(self._deliver, batches)
+
+    def slot_taken(self) -> SignalRouterError | None:
+        """What to end with if the workers topic shows a newer worker with this slot."""
+        known = self._roster.workers.get(self.settings.slot)
+        return _taken_slot(known) if known is not None and known.incarnation > self._incarnation else None
+
+    def rejoining(self, fence: str) -> None:
+        """The group fenced this worker, and it joins again."""
+        _log.warning("fenced by the group, joining it again", error=fence)
 
     def failed(self, error: SignalRouterError) -> None:
         """The consume thread cannot go on."""
@@ -559,9 +568,9 @@ class Worker:
 
     def _retry(self, error: Exception | None) -> None:
         """Reads where the log stands and goes on from there, after a growing pause; stops if the slot was taken."""
-        newer = self._newer_incarnation()
-        if isinstance(error, ProducerFencedError) and newer is not None:
-            self._stop_with(_taken_slot(newer))
+        taken = self.slot_taken()
+        if isinstance(error, ProducerFencedError) and taken is not None:
+            self._stop_with(taken)
             return
         if isinstance(error, LogError):
             self._log_broken = self._log_broken or not isinstance(error, AbortableError)
@@ -577,10 +586,6 @@ class Worker:
             self._consume.stop_fetching(assignment)
         pause = min(0.1 * 2 ** (self._failures - 1), 5.0)
         self._loop.call_later(pause, lambda: self._spawn(self._take_over(assignment)))
-
-    def _newer_incarnation(self) -> WorkerRecord | None:
-        known = self._roster.workers.get(self.settings.slot)
-        return known if known is not None and known.incarnation > self._incarnation else None
 
     def _drop_stage(self) -> None:
         if self._stage is not None:
@@ -619,9 +624,9 @@ class Worker:
 
     async def tell_roster(self) -> None:
         """Says in the workers topic that this worker is alive."""
-        newer = self._newer_incarnation()
-        if newer is not None:
-            self._stop_with(_taken_slot(newer))
+        taken = self.slot_taken()
+        if taken is not None:
+            self._stop_with(taken)
             return
         async with self._lock:
             if self.phase is Phase.RUNNING:

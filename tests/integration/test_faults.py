@@ -52,6 +52,22 @@ def test_of_two_workers_with_one_slot_one_stops_and_names_it(cluster: LiveCluste
     assert_all_fired(cluster)
 
 
+def test_two_workers_with_one_slot_that_take_themselves_for_equally_new_do_not_go_on_by_turns(
+    cluster: LiveCluster, tmp_path: Path
+) -> None:
+    workers = [cluster.worker("w1"), cluster.worker("w1", state_dir=tmp_path / "elsewhere")]
+    cluster.publish_many(announced("A", range(COUNT)))
+
+    until(lambda: not all(worker.alive for worker in workers), "one of the two stops", within_s=90)
+    (stopped,) = (worker for worker in workers if not worker.alive)
+
+    assert 'slot "w1"' in stopped.stopped_with
+    cluster.publish_many(announced("B", range(COUNT)))
+    cluster.await_decided()
+    cluster.stop_workers()
+    assert_all_fired(cluster)
+
+
 def test_a_worker_that_stood_still_for_longer_than_its_session_writes_nothing_twice(cluster: LiveCluster) -> None:
     frozen = cluster.worker("w1", times=QUICK).await_running()
     cluster.publish_many(announced("A", range(COUNT)))
@@ -336,20 +352,7 @@ def test_a_broker_that_stays_away_is_waited_for(own_broker: EmbeddedBroker, pref
         own_broker.start()
 
 
-@pytest.mark.parametrize(
-    "static",
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="a client whose JoinGroup timed out unanswered sends a second; once the broker goes on, one"
-                " fences the other, and the worker takes itself for another with its slot and ends",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("static", [False, True])
 def test_work_goes_on_exactly_once_after_the_broker_stood_still(
     own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, static: bool
 ) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from signal_router.errors import SignalRouterError
+from signal_router.errors import FencedError, SignalRouterError
+from signal_router.kafka import consume
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.model.group_metadata import GroupMetadata
 from signal_router.model.log import TopicPartition
@@ -28,6 +32,8 @@ class Heard:
         self.epochs: list[int] = []
         self.batches: list[Fetched] = []
         self.failures: list[SignalRouterError] = []
+        self.rejoined: list[str] = []
+        self.taken: SignalRouterError | None = None
 
     def assigned(self, assignment: int, _tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
         self.assignments.append((assignment, group_metadata))
@@ -44,6 +50,12 @@ class Heard:
     def fetched(self, batches: Sequence[Fetched]) -> None:
         self.batches.extend(batches)
 
+    def slot_taken(self) -> SignalRouterError | None:
+        return self.taken
+
+    def rejoining(self, fence: str) -> None:
+        self.rejoined.append(fence)
+
     def failed(self, error: SignalRouterError) -> None:
         self.failures.append(error)
 
@@ -56,8 +68,12 @@ class Group:
         self.records = records
         self.callbacks: dict[str, Any] = {}
         self.assigned: list[Any] = []
+        self.topics: list[str] = []
+        self.fence = threading.Event()
+        self.closed = False
 
-    def subscribe(self, _topics: list[str], **callbacks: Any) -> None:
+    def subscribe(self, topics: list[str], **callbacks: Any) -> None:
+        self.topics = topics
         self.callbacks = callbacks
 
     def assign(self, places: list[Any]) -> None:
@@ -69,7 +85,13 @@ class Group:
     def consumer_group_metadata(self) -> bytes:
         return self.metadata
 
+    def close(self) -> None:
+        self.closed = True
+
     def poll(self, _timeout: float) -> Record | None:
+        if self.fence.is_set():
+            self.fence.clear()
+            return Fence(0)
         return next(iter(self.consume(1, 0)), None)
 
     def consume(self, count: int, _timeout: float) -> list[Record]:
@@ -103,6 +125,46 @@ class Record:
         return b"{}"
 
     def headers(self) -> None: ...
+
+
+class Fence(Record):
+    """What a fenced member gets from `poll`, once."""
+
+    def error(self) -> KafkaError:  # type: ignore[override]
+        return KafkaError(KafkaError._FATAL, "Static consumer fenced by other consumer", fatal=False)
+
+
+class Lives:
+    """Makes a consumer for each life of a thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[Group] = []
+        monkeypatch.setattr(consume, "Consumer", self._make)
+        monkeypatch.setattr(consume, "SUCCESSOR_S", 0.01)
+
+    def _make(self, *_: object, **__: object) -> Group:
+        self.made.append(Group())
+        return self.made[-1]
+
+    def join(self, thread: ConsumeThread, life: int) -> Group:
+        """Waits for a life, and gives it a partition in its thread."""
+        until(lambda: len(self.made) == life and bool(self.made[-1].callbacks))
+        group, done = self.made[-1], threading.Event()
+
+        def assign(_consumer: object) -> None:
+            group.callbacks["on_assign"](group, [PLACE])
+            done.set()
+
+        thread._commands.put(assign)
+        assert done.wait(5)
+        return group
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def joined(heard: Heard, group: Group, **bounds: int) -> ConsumeThread:
@@ -149,3 +211,75 @@ def test_what_is_void_takes_no_room() -> None:
     assert len(heard.batches[-1].records) == 5
     assert waiting == len(heard.batches[-1].records)
     assert thread.pending_records == 0
+
+
+# ---- fences
+
+
+def test_a_member_that_was_fenced_by_no_other_worker_joins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, lives = Heard(), Lives(monkeypatch)
+    thread = ConsumeThread({}, heard, slot="w1")
+    thread.start(["signals"])
+    first = lives.join(thread, 1)
+
+    first.fence.set()
+    until(lambda: bool(heard.rejoined))
+    second = lives.join(thread, 2)
+    thread.start_fetching(1, {TopicPartition("signals", 0): 0})
+    thread.start_fetching(3, {TopicPartition("signals", 0): 0})
+    until(lambda: bool(heard.epochs))
+
+    assert heard.ended == [1]
+    assert [number for number, _ in heard.assignments] == [1, 3]
+    assert len(heard.epochs) == 1
+    assert first.closed
+    assert second.topics == ["signals"]
+    assert thread.stop(5)
+    assert second.closed
+    assert not heard.failures
+
+
+def test_a_member_whose_slot_was_taken_ends_naming_who_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, lives = Heard(), Lives(monkeypatch)
+    monkeypatch.setattr(consume, "SUCCESSOR_S", 60.0)
+    thread = ConsumeThread({}, heard, slot="w1")
+    thread.start(["signals"])
+    taken = FencedError("taken by w1 at elsewhere")
+
+    lives.join(thread, 1).fence.set()
+    until(lambda: heard.ended == [1])
+    heard.taken = taken
+    until(lambda: bool(heard.failures))
+
+    assert heard.failures == [taken]
+    assert not heard.rejoined
+    assert len(lives.made) == 1
+
+
+def test_a_member_does_not_join_again_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, lives = Heard(), Lives(monkeypatch)
+    thread = ConsumeThread({}, heard, slot="w1")
+    thread.start(["signals"])
+
+    for life in range(1, 5):
+        lives.join(thread, life).fence.set()
+    until(lambda: bool(heard.failures))
+
+    assert len(heard.rejoined) == 3
+    assert [type(error) for error in heard.failures] == [FencedError]
+    assert 'slot "w1" was taken by another worker' in str(heard.failures[0])
+    assert heard.ended == [1, 3, 5, 7]
+
+
+def test_a_fenced_member_that_is_stopped_does_not_join_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, lives = Heard(), Lives(monkeypatch)
+    monkeypatch.setattr(consume, "SUCCESSOR_S", 60.0)
+    thread = ConsumeThread({}, heard, slot="w1")
+    thread.start(["signals"])
+
+    lives.join(thread, 1).fence.set()
+    until(lambda: heard.ended == [1])
+
+    assert thread.stop(5)
+    assert len(lives.made) == 1
+    assert not heard.failures

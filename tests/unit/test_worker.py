@@ -27,7 +27,7 @@ from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.match import SignalsPartition
 from signal_router.runtime.outputs import Outputs
-from signal_router.runtime.roster import Roster
+from signal_router.runtime.roster import Roster, WorkerRecord, worker_output
 from signal_router.runtime.settings import WorkerSettings
 from signal_router.runtime.takeover import Cluster, JoinStart, Takeover
 from signal_router.runtime.worker import Phase, Worker
@@ -86,6 +86,8 @@ class Bench:
         self.takeovers = {1: Takeover(signals={self.signals: SignalsPartition("t", 0)}, joins={0: JoinStart(0, 0)})}
         monkeypatch.setattr(worker_module, "take_over", lambda *_: self.takeovers[max(self.takeovers)])
         self.failures: list[SignalRouterError] = []
+        self.roster = Roster()
+        self.store = MemoryStore()
         self.before: Callable[[str], object] = lambda _effect: None
         self.view = DefinitionsView(names.triggers)
         self.reader = Reader()
@@ -95,9 +97,9 @@ class Bench:
         self.worker = Worker(
             WorkerSettings(Connection(app=APP), "w1", tmp_path),
             Cluster(Connection(app=APP), None, names, APP, "cluster", topic, topic),  # type: ignore[arg-type]
-            MemoryStore(),
+            self.store,
             self.view,
-            Roster(),
+            self.roster,
             Outputs(names, APP, Destinations(limits), all_lineage=False),
             lambda: MemoryLog(plant.broker, f"{APP}-w1"),
             Meter(),
@@ -311,6 +313,22 @@ def test_a_take_over_that_timed_out_is_tried_again(bench: Any, monkeypatch: pyte
 
         assert given.worker.phase is Phase.RUNNING
         assert not given.failures
+        await given.worker.stop()
+
+    bench(story)
+
+
+def test_a_slot_is_taken_only_by_a_newer_worker(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        def written(incarnation: int) -> SignalRouterError | None:
+            worker = WorkerRecord("w1", incarnation, "1", "elsewhere", 0, {}, at=0)
+            output = worker_output(given.names.workers, worker, ())
+            given.roster.take([InputRecord(0, 0, output.key, output.value)])
+            return given.worker.slot_taken()
+
+        assert given.worker.slot_taken() is None
+        assert written(1) is None
+        assert 'slot "w1" was taken by a newer worker at elsewhere' in str(written(2))
         await given.worker.stop()
 
     bench(story)
