@@ -628,7 +628,7 @@ class Worker:
         if taken is not None:
             self._stop_with(taken)
             return
-        async with self._lock:
+        async with self._turn():
             if self.phase is Phase.RUNNING:
                 await self._tell_roster()
 

@@ -332,3 +332,44 @@ def test_a_slot_is_taken_only_by_a_newer_worker(bench: Any) -> None:
         await given.worker.stop()
 
     bench(story)
+
+
+@pytest.mark.parametrize("effect", ["offsets", "commit", "tables"])
+def test_after_a_commit_that_failed_for_no_known_reason_nothing_is_committed(bench: Any, effect: str) -> None:
+    async def story(given: Bench) -> None:
+        def fail(name: str) -> None:
+            if name == effect:
+                raise RuntimeError(name)
+
+        def records() -> dict[str, int]:
+            read = given.plant.broker.read_all
+            return {topic: sum(map(len, read(topic).values())) for topic in given.plant.broker.topics()}
+
+        await given.begin()
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        await given.worker.mark()
+        before, tables = given.next_offset, dict(given.store.scan(b"", b"\xff"))
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("B"))))
+        given.before = fail
+        await given.worker.mark()
+        given.before = lambda _effect: None
+        stood = records()
+
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"), given.candidate("B"))))
+        await given.worker.mark()
+        await given.worker.tell_roster()
+        await given.worker.take_definitions([given.definition(1)])
+        given.worker.assigned(3, frozenset({given.signals, given.candidates}), given.member.group_metadata())
+        await asyncio.sleep(0)
+        await given.worker.mark()
+        left = dict(given.store.scan(b"", b"\xff"))
+        await given.worker.stop()
+
+        assert [type(error) for error in given.failures] == [StateError]
+        assert "the commit failed: RuntimeError" in str(given.failures[0])
+        assert records() == stood
+        assert left == tables
+        assert (before, given.next_offset) == (1, 2 if effect == "tables" else 1)
+        assert given.triggers == (1 if effect == "tables" else 0)
+
+    bench(story)
