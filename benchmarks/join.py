@@ -60,9 +60,6 @@ class OneSubscription:
     def changed_since(self, _revision: int) -> Iterable[str]:
         return ()
 
-    def birth(self, _subscription: str) -> int:
-        return 1
-
 
 def candidate(key: str, alias: int, number: int) -> Candidate:
     name = ("titles.ready", "plays.ready")[alias]

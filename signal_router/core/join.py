@@ -62,9 +62,6 @@ class Definitions(Protocol):
     def changed_since(self, revision: int) -> Iterable[str]:
         """The ids whose documents came after a revision."""
 
-    def birth(self, subscription: str) -> int:
-        """The birth that the last document of an id carries, a delete's too."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:

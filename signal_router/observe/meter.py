@@ -17,7 +17,6 @@ class CommittedStage(Protocol):
     """What a meter reads of a stage."""
 
     records: int
-    output_bytes: int
 
     @property
     def counts(self) -> Mapping[tuple[str, str, str], int]: ...

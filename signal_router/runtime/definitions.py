@@ -24,15 +24,8 @@ class ReadDefinition:
 
     record: InputRecord
     id: str | None = None
-    birth: int = 0
     subscription: Subscription | None = None
     error: RecordError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    birth: int
-    subscription: Subscription | None
 
 
 class DefinitionsView:
@@ -42,7 +35,7 @@ class DefinitionsView:
         """`triggers` is the real name of the topic that documents call `triggers`."""
         self._triggers = triggers
         self.index = MatchIndex()
-        self._entries: dict[str, _Entry] = {}
+        self._latest: dict[str, Subscription | None] = {}
         self._revision = -1
         self._changes: list[tuple[int, str]] = []
         self._refused: list[tuple[InputRecord, RecordError]] = []
@@ -54,27 +47,23 @@ class DefinitionsView:
 
     def __len__(self) -> int:
         """How many subscriptions are in force."""
-        return sum(entry.subscription is not None for entry in self._entries.values())
+        return sum(subscription is not None for subscription in self._latest.values())
 
     def subscriptions(self) -> Iterable[Subscription]:
         """The subscriptions in force, in order of their ids."""
-        for _, entry in sorted(self._entries.items()):
-            if entry.subscription is not None:
-                yield entry.subscription
+        for _, subscription in sorted(self._latest.items()):
+            if subscription is not None:
+                yield subscription
 
     def destinations(self) -> frozenset[str]:
         """The topics that triggers of the subscriptions in force go to."""
-        return frozenset(entry.subscription.topic for entry in self._entries.values() if entry.subscription is not None)
+        return frozenset(subscription.topic for subscription in self.subscriptions())
 
     def find(self, subscription: str) -> Subscription | None:
         """The subscription in force; None if its last document deletes it. Raises `KeyError` where there never was
         one.
         """
-        return self._entries[subscription].subscription
-
-    def birth(self, subscription: str) -> int:
-        """The birth that the last document of an id carries. Raises `KeyError` where there never was one."""
-        return self._entries[subscription].birth
+        return self._latest[subscription]
 
     def changed_since(self, revision: int) -> Iterable[str]:
         """The ids whose documents came after a revision."""
@@ -96,7 +85,7 @@ class DefinitionsView:
             return ReadDefinition(record, error=error)
         if definition is None:
             return ReadDefinition(record)
-        return ReadDefinition(record, definition.id, definition.birth, subscription)
+        return ReadDefinition(record, definition.id, subscription)
 
     def take(self, read: ReadDefinition) -> None:
         """Takes the next record of the definitions topic."""
@@ -105,12 +94,11 @@ class DefinitionsView:
             self._refused.append((read.record, read.error))
         if read.id is None:
             return
-        before = self._entries.get(read.id)
-        if before is not None and before.subscription is not None:
+        if self._latest.get(read.id) is not None:
             self.index.remove(read.id)
         if read.subscription is not None:
             self.index.add(read.subscription)
-        self._entries[read.id] = _Entry(read.birth, read.subscription)
+        self._latest[read.id] = read.subscription
         self._changes.append((self._revision, read.id))
 
     def _compiled(self, definition: Definition, revision: int) -> Subscription | None:

@@ -43,7 +43,6 @@ class Stage:
         self.writes: dict[int, list[tuple[bytes, bytes | None]]] = {}
         self.group_metadata: bytes | None = None
         self.records = 0
-        self.output_bytes = 0
         self._counted: list[tuple[str, str, str]] = []
         self._lock = Lock()
         self._state = StageState.OPEN
@@ -51,8 +50,6 @@ class Stage:
     def emit(self, record: OutputRecord) -> None:
         """Adds an output."""
         self.outputs.append(record)
-        if record.value is not None:
-            self.output_bytes += len(record.value)
 
     def count(self, name: str, subscription: str = "", reason: str = "", *, count: int = 1) -> None:
         """Counts something that becomes true with the commit."""
@@ -66,13 +63,13 @@ class Stage:
         """What was counted, by (name, subscription, reason)."""
         return Counter(self._counted)
 
-    def savepoint(self) -> tuple[int, int, int]:
+    def savepoint(self) -> tuple[int, int]:
         """Marks a point to which `rollback` can return."""
-        return len(self.outputs), len(self._counted), self.output_bytes
+        return len(self.outputs), len(self._counted)
 
-    def rollback(self, savepoint: tuple[int, int, int]) -> None:
+    def rollback(self, savepoint: tuple[int, int]) -> None:
         """Drops the outputs and counts since a savepoint."""
-        outputs, counted, self.output_bytes = savepoint
+        outputs, counted = savepoint
         del self.outputs[outputs:], self._counted[counted:]
 
     @property

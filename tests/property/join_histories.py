@@ -222,9 +222,6 @@ class Documents:
             if any(revision < offset <= self.revision for offset, _ in documents):
                 yield subscription
 
-    def birth(self, subscription: str) -> int:
-        raise NotImplementedError
-
 
 def _params(members: int) -> dict[str, object]:
     return {f"from_{number}": f"{{m{number}.params.content}}" for number in range(members)} | {"all": "{m0.source}!"}

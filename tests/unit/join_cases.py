@@ -70,10 +70,6 @@ class Definitions:
     def changed_since(self, revision: int) -> Iterable[str]:
         return self.changes[revision + 1 :]
 
-    def birth(self, subscription: str) -> int:
-        found = self.documents[subscription]
-        return found.birth if found is not None else 0
-
 
 class Partition:
     """A candidates partition that finishes all work after each input."""
