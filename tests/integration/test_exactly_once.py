@@ -22,7 +22,8 @@ SEED = int(os.environ.get("SIGNAL_ROUTER_SEED", "0")) or random.SystemRandom().r
 SIGNALS = int(os.environ.get("SIGNAL_ROUTER_PROOF_SIGNALS", "20000"))
 KILLS = int(os.environ.get("SIGNAL_ROUTER_PROOF_KILLS", "10"))
 
-EFFECTS = ("commit", "offsets", "changelog", "tables", "produce", "begin")
+STRIKES = ("commit", "offsets", None, "changelog", "tables", "commit", "produce", "begin", "offsets", None)
+"""Before which effect of a commit each kill strikes, again and again; None: at any time at all."""
 
 
 def test_two_sets_whose_signals_cross_give_two_triggers(broker: object, prefix: str, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def kill_at_work(
 ) -> WorkerProcess:
     """Kills a worker while it works on fresh signals: at a named effect of its commit, or at any time at all."""
     worker.await_running()
-    effect = EFFECTS[round_ % len(EFFECTS)] if round_ < KILLS * 6 // 10 else None
+    effect = STRIKES[round_ % len(STRIKES)]
     work.publish(SIGNALS // KILLS)
     if effect is None:
         time.sleep(rng.uniform(0, 0.3))  # the time of the kill, not a wait for anything
@@ -127,5 +128,6 @@ def assert_kills_met_open_transactions(cluster: LiveCluster, killed: list[Worker
     aborted = cluster.aborted_transactions()
     lives = {transaction.rpartition("/")[0] for transaction in aborted}
     print(f"{len(killed)} kills, of which {len(lives)} left an open transaction: {sorted(aborted)}")
-    assert {worker.struck for worker in killed} > set(EFFECTS)
-    assert len(lives) >= 3
+    assert {worker.struck for worker in killed} >= set(STRIKES)
+    # A worker killed before its commit has sent everything: each of these must be found, and aborted.
+    assert len(lives) >= max(3, sum(worker.struck == "commit" for worker in killed))
