@@ -128,8 +128,14 @@ class PartitionTable:
 
     def add_pending(self, subscription: str, by: int) -> None:
         """Changes the counts of a subscription and of the partition."""
-        self.put_pending_count(subscription, self.pending_count(subscription) + by)
-        self.put_pending_count("", self.pending_count("") + by)
+        counts, counted = self._pending_counts, self._counted
+        for of in (subscription, ""):
+            count = counts.get(of)
+            if count is None:
+                count = self.pending_count(of)
+            self._journal.append((None, of, (count, of in counted)))
+            counts[of] = count + by
+            counted.add(of)
 
     def put_pending_count(self, subscription: str, count: int) -> None:
         """Writes a count; 0 deletes it."""
