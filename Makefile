@@ -54,7 +54,7 @@ check: install ## What CI holds a change to: lint, format, types, layers, tests
 demo: install ## Tells the whole story on a real Kafka; FAULT=duplicate or FAULT=loss must end red
 	@$(BIN)/signal-router demo $(if $(FAULT),--fault $(FAULT)) $(ARGS)
 
-bench: install ## Measures throughput and latency; ARGS are passed on
+bench: install ## Measures throughput, latency, restart, restore and matching; ARGS are passed on
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: ## Writes requirements.lock anew from pyproject.toml; ARGS=--upgrade takes newer versions

@@ -1,4 +1,4 @@
-"""`make bench`: the pipeline on a real broker. The parts without a broker: `python -m benchmarks.match`, `….join`."""
+"""`make bench`: see `benchmarks.pipeline`. The join without a broker: `python -m benchmarks.join`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Throughput, latency and restart of one worker on a real broker: pair join with de-duplication and lineage.
+"""One worker on a real broker, pair join with de-duplication and lineage; beside it the floor, restore and match.
 
-    python -m benchmarks.pipeline [--signals 200000] [--runs 3] [--json FILE] [--only throughput,latency,restart]
+    python -m benchmarks [--signals 200000] [--runs 3] [--json FILE] [--only throughput,floor,latency,…]
 
 Conditions: 4 partitions per topic, lz4, classic protocol, ~230-byte JSON, half of the signals complete a pair. All
 candidates go through their topic. The broker and the load share the machine with the worker.
@@ -30,6 +30,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.floor import floor
+from benchmarks.match import measure as match
+from benchmarks.restore import measure as restore
 from signal_router import __version__
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.choice import choose_broker
@@ -364,6 +367,25 @@ def restart(bootstrap: str) -> dict:
     return {"kill_to_first_trigger_s": found}
 
 
+def transaction_floor(bootstrap: str) -> dict:
+    """What the transactions of `latency` would cost if nothing were decided."""
+    bench = Bench(bootstrap)
+    names = bench.names
+    outputs = [names.candidates, names.triggers, names.lineage, names.changelog]
+    return floor(bootstrap, outputs, names.signals, 4)
+
+
+def match_growth() -> dict:
+    """Signals matched per second in the core, by the number of subscriptions of which one matches."""
+    found = {size: match("values", size, 100_000) for size in (1_000, 100_000)}
+    rates = {size: float(each["signals_per_s"]["median"]) for size, each in found.items()}
+    return {
+        "signals_per_s_of_1000": rates[1_000],
+        "signals_per_s_of_100000": rates[100_000],
+        "time_ratio": rates[1_000] / rates[100_000],
+    }
+
+
 def _spread(values: list[float]) -> str:
     return f"{min(values):,.1f} / {statistics.median(values):,.1f} / {max(values):,.1f}"
 
@@ -374,7 +396,8 @@ def main() -> None:
     parser.add_argument("--signals", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", default="throughput,latency,restart")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="of the restore")
+    parser.add_argument("--only", default="throughput,floor,latency,restart,restore,match")
     parser.add_argument("--bootstrap", default=os.environ.get("SIGNAL_ROUTER_BOOTSTRAP"))
     parser.add_argument("--profile")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -384,20 +407,29 @@ def main() -> None:
         return
     if options.bootstrap:
         os.environ["SIGNAL_ROUTER_BOOTSTRAP"] = options.bootstrap
+    measures = {
+        "throughput": lambda bootstrap: throughput(bootstrap, options.signals, options.profile),
+        "floor": transaction_floor,
+        "latency": latency,
+        "restart": restart,
+        "restore": lambda bootstrap: {"entries_per_s": restore(bootstrap, options.entries, 1)[0]},
+        "match": lambda _bootstrap: match_growth(),
+    }
+    names = options.only.split(",")
+    unknown = sorted(set(names) - set(measures))
+    if unknown:
+        parser.error(f"--only knows {', '.join(measures)}, not {', '.join(unknown)}")
     console = Console()
     results: dict[str, list[dict]] = {}
     with choose_broker() as broker:
         console.print(f"broker: {broker.reason}")
-        for name in options.only.split(","):
-            for _ in range(options.runs):
-                if name == "throughput":
-                    found = throughput(broker.bootstrap, options.signals, options.profile)
-                else:
-                    found = {"latency": latency, "restart": restart}[name](broker.bootstrap)
+        # In turns: what else the machine does then falls on all of them.
+        for _ in range(options.runs):
+            for name in names:
+                found = measures[name](broker.bootstrap)
                 results.setdefault(name, []).append(found)
-                console.print(
-                    {key: round(value, 2) if isinstance(value, float) else value for key, value in found.items()}
-                )
+                shown = {key: round(value, 2) if isinstance(value, float) else value for key, value in found.items()}
+                console.print({name: shown})
     table = Table("what", "min / median / max", title=f"signal-router {__version__}, {platform.platform()}")
     for name, runs in results.items():
         for key in runs[0]:
