@@ -89,7 +89,15 @@ def write_changelog(cluster: Cluster, count: int) -> None:
     producer.flush()
     places = [ClientPartition(cluster.names.candidates, partition, 0) for partition in range(PARTITIONS)]
     request = ConsumerGroupTopicPartitions(cluster.group, places)
-    cluster.admin.alter_consumer_group_offsets([request])[cluster.group].result(30)
+    until = time.monotonic() + 30
+    while True:  # a broker that has just started is still loading its groups
+        answer = cluster.admin.alter_consumer_group_offsets([request])[cluster.group].result(30)
+        failed = [place for place in answer.topic_partitions if place.error is not None]
+        if not failed:
+            return
+        if time.monotonic() > until:
+            raise SystemExit(f"offsets were not committed: {failed}")
+        time.sleep(0.1)
 
 
 def make_cluster(bootstrap: str) -> Cluster:

@@ -34,7 +34,7 @@ from signal_router.runtime.positions import (
 )
 from signal_router.runtime.roster import InputStart, Roster, now_ms
 from signal_router.state.keys import LOCAL_POSITION, POSITION, partition_prefix
-from signal_router.state.restore import local_entries
+from signal_router.state.restore import local_key
 from signal_router.state.store import Store
 
 STABLE_WITHIN_S = 25.0
@@ -243,8 +243,9 @@ def _entries(
     for key, value in records:
         entries[prefix + key] = value
         if value is not None and key[0] in _WITH_TIMES:
-            for local, entry in local_entries(key, value):
-                entries[prefix + local] = entry
+            local = local_key(key, value)
+            if local is not None:
+                entries[prefix + local] = b""
     entries[prefix + LOCAL_POSITION] = cluster.local_position(behind)
     return entries
 

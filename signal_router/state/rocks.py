@@ -106,7 +106,8 @@ class RocksStore:
         try:
             writer = SstFileWriter(options=self._options)
             writer.open(str(file))
-            for key, value in sorted(entries.items()):
+            for key in sorted(entries):
+                value = entries[key]
                 if value is None:
                     del writer[key]
                 else:
