@@ -18,6 +18,9 @@ from signal_router.model.triggers import Bound, Trigger
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.stage import Stage
 
+WRITERS = 10_000
+"""The most subscriptions whose writers are kept: each takes some two kilobytes, and is made in microseconds."""
+
 
 class Outputs:
     """Writes decisions as records into a stage. `destinations` may be replaced between batches."""
@@ -44,6 +47,8 @@ class Outputs:
     def _writer_of(self, subscription: Subscription) -> TriggerWriter | None:
         known = self._writers.get(subscription.id)
         if known is None or known[0] is not subscription:
+            if len(self._writers) >= WRITERS:
+                self._writers.clear()
             known = self._writers[subscription.id] = (subscription, writer_of(subscription, self._app))
         return known[1]
 

@@ -43,12 +43,14 @@ class Times:
 class Pace:
     """When a transaction is closed, and how large it may become.
 
-    Caught up: `idle_ms` after its first record; with more than `busy_records` waiting: at `max_records` or `busy_ms`.
-    `max_outputs`
-    bounds the records one transaction writes, since one signal may fan out to thousands.
+    Caught up: `idle_ms` after its first record, but first the candidates that the transaction before wrote for this
+    worker's own partitions are waited for, `echo_ms` at most: they come back within a few milliseconds, and if they
+    just missed this transaction they would wait for all of it. With more than `busy_records` waiting: at `max_records`
+    or `busy_ms`. `max_outputs` bounds the records one transaction writes, since one signal may fan out to thousands.
     """
 
     idle_ms: int = 5
+    echo_ms: int = 20
     busy_ms: int = 250
     busy_records: int = 500
     max_records: int = 5_000

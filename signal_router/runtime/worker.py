@@ -132,6 +132,8 @@ class Worker:
         self._sending: Stage | None = None
         self._opened_at = 0.0
         self._ticking: asyncio.TimerHandle | None = None
+        self._echo: set[int] = set()  # own candidates partitions whose latest candidates are on their way back
+        self._echo_until = 0.0
         self._parked: dict[int, deque[Fetched]] = {}
         self._failures = 0
         self._aborted = False
@@ -277,6 +279,10 @@ class Worker:
                     await self._join_or_park(batch)
 
     async def _join_or_park(self, batch: Fetched) -> None:
+        if batch.records and self._echo:
+            self._echo.discard(batch.tp.partition)
+            if not self._echo:
+                self._echo_until = 0.0
         parked = self._parked.get(batch.tp.partition)
         if parked is not None:
             parked.append(batch)
@@ -361,6 +367,8 @@ class Worker:
         self._assignment, self._tps = 0, frozenset()
         self._parked.clear()
         self._purgeable.clear()
+        self._echo.clear()
+        self._echo_until = 0.0
         self._match.partitions.clear()
         self._join.partitions.clear()
         self.phase = Phase.WAITING
@@ -486,11 +494,16 @@ class Worker:
             await self._commit()
             return
         if stage.records or stage.outputs:
-            self._tick_in(pace.idle_ms / 1000)
+            opened_until = self._opened_at + pace.idle_ms / 1000
+            self._tick_at(max(opened_until, self._echo_until))
 
-    def _tick_in(self, seconds: float) -> None:
-        if self._ticking is None:
-            self._ticking = self._loop.call_later(seconds, self._tick)
+    def _tick_at(self, when: float) -> None:
+        """Sets the timer, or brings it forward."""
+        if self._ticking is not None:
+            if self._ticking.when() <= when:
+                return
+            self._ticking.cancel()
+        self._ticking = self._loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
         self._ticking = None
@@ -498,7 +511,7 @@ class Worker:
             return
         busy = self._consume is not None and self._consume.pending_records > self.settings.pace.busy_records
         if busy and (time.monotonic() - self._opened_at) * 1000 < self.settings.pace.busy_ms:
-            self._tick_in(self.settings.pace.idle_ms / 1000)
+            self._tick_at(time.monotonic() + self.settings.pace.idle_ms / 1000)
             return
         self._spawn(self._commit_open())
 
@@ -551,6 +564,7 @@ class Worker:
                 if tp.topic == self._cluster.names.candidates:
                     self._purgeable[tp] = next_offset.offset
             self._failures, self.trouble = 0, ""
+            self._await_echo(stage)
             return stage.assignment == self._assignment
         self.meter.failed(result.verdict.value)
         _log.warning(
@@ -565,6 +579,14 @@ class Worker:
         if stage.assignment == self._assignment and self._assignment:
             self._retry(result.error)
         return False
+
+    def _await_echo(self, stage: Stage) -> None:
+        """Lets the next transaction wait for the candidates of this one, unless there is more to do than that."""
+        pace, candidates, own = self.settings.pace, self._cluster.names.candidates, self._join.partitions
+        if stage.records > pace.busy_records:
+            return
+        self._echo = {each.partition for each in stage.outputs if each.topic == candidates and each.partition in own}
+        self._echo_until = time.monotonic() + pace.echo_ms / 1000 if self._echo else 0.0
 
     def _retry(self, error: Exception | None) -> None:
         """Reads where the log stands and goes on from there, after a growing pause; stops if the slot was taken."""

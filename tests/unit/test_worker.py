@@ -28,7 +28,7 @@ from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.match import SignalsPartition
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import Roster, WorkerRecord, worker_output
-from signal_router.runtime.settings import WorkerSettings
+from signal_router.runtime.settings import Pace, WorkerSettings
 from signal_router.runtime.takeover import Cluster, JoinStart, Takeover
 from signal_router.runtime.worker import Phase, Worker
 from signal_router.state.store import MemoryStore
@@ -74,7 +74,7 @@ class Reader:
 class Bench:
     """One worker with one signals and one candidates partition."""
 
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Pace | None = None) -> None:
         self.plant = plant = Plant(1, 1)
         self.names = names = plant.names
         plant.broker.create_topic(names.workers)
@@ -91,11 +91,11 @@ class Bench:
         self.before: Callable[[str], object] = lambda _effect: None
         self.view = DefinitionsView(names.triggers)
         self.reader = Reader()
-        self.offset = 0
+        self.offset = self.read = 0
         limits = {names.triggers: 1_000_000, names.lineage: 1_000_000}
         topic = TopicDescription("t", 1)
         self.worker = Worker(
-            WorkerSettings(Connection(app=APP), "w1", tmp_path),
+            WorkerSettings(Connection(app=APP), "w1", tmp_path, pace=pace or Pace()),
             Cluster(Connection(app=APP), None, names, APP, "cluster", topic, topic),  # type: ignore[arg-type]
             self.store,
             self.view,
@@ -129,6 +129,16 @@ class Bench:
         records = [InputRecord(self.offset + at, 1, None, value) for at, value in enumerate(values)]
         self.offset += len(values)
         return Fetched(self.candidates, records, self.offset, EPOCH, self.member.group_metadata(), 0)
+
+    def signal(self, name: str) -> Fetched:
+        self.read += 1
+        value = b'{"name":"%s","source":"s","id":"1","params":{"k":1}}' % name.encode()
+        records = [InputRecord(self.read - 1, 1, None, value)]
+        return Fetched(self.signals, records, self.read, EPOCH, self.member.group_metadata(), 0)
+
+    @property
+    def written(self) -> list[bytes]:
+        return [each.value or b"" for each in self.plant.broker.read_all(self.names.candidates)[self.candidates]]
 
     @property
     def triggers(self) -> int:
@@ -373,3 +383,40 @@ def test_after_a_commit_that_failed_for_no_known_reason_nothing_is_committed(ben
         assert given.triggers == (1 if effect == "tables" else 0)
 
     bench(story)
+
+
+def test_a_transaction_waits_for_the_candidates_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, Pace(idle_ms=1, echo_ms=60_000))
+        await given.begin()
+
+        await given.worker.on_signals(inbox(given.signal("A")))
+        await until(lambda: len(given.written) == 1)
+        await given.worker.on_signals(inbox(given.signal("B")))
+        await asyncio.sleep(0.05)
+        waiting = len(given.written)
+        await given.worker.on_candidates(inbox(given.batch(given.written[0])))
+        await until(lambda: given.next_offset == 1)
+
+        assert waiting == 1
+        assert len(given.written) == 2
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_a_transaction_does_not_wait_for_ever_for_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, Pace(idle_ms=1, echo_ms=30))
+        await given.begin()
+
+        await given.worker.on_signals(inbox(given.signal("A")))
+        await until(lambda: len(given.written) == 1)
+        await given.worker.on_signals(inbox(given.signal("B")))
+
+        await until(lambda: len(given.written) == 2)
+        await given.worker.stop()
+
+    asyncio.run(story())
