@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from harness import PAIR
 
 from signal_router.cli.main import main
 from signal_router.errors import FencedError
@@ -27,17 +28,6 @@ from signal_router.runtime.standing import read_standings
 
 pytestmark = pytest.mark.kafka
 
-PAIR = """
-apiVersion: signal-router/v1
-kind: Subscription
-metadata: {id: team/pair}
-spec:
-  join: {k: any}
-  members:
-    - {alias: a, signal: A}
-    - {alias: b, signal: B}
-  trigger: {params: {k: "{join.k}"}}
-"""
 RESHAPED = PAIR.replace("{k: any}", "{k: integer}")
 EACH = """
 apiVersion: signal-router/v1
