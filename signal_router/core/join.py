@@ -222,7 +222,8 @@ class Joiner:
     ) -> Fired | Waiting | None:
         """Decides where the set is only a head, policy fifo, and nothing but "fired" or "pending" can be the outcome.
 
-        That is so nearly always, and a third of the work of `_join`, which decides the same; None where it has to.
+        That is so nearly always, and takes half to two thirds of the time of the general way below, which decides the
+        same; None where that one has to.
         """
         table, key, signal, aliases = self._table, candidate.key, candidate.signal, candidate.aliases
         if (
@@ -295,7 +296,7 @@ class Joiner:
             join_set.remember(arriving.signal, _forget_at(arriving.signal, subscription, clock))
             return [*decisions, _ended(subscription.id, key, _aliases(subscription), arriving, _WITHIN)]
         join_set.add(arriving)
-        self._count(subscription.id, 1)
+        self._table.add_pending(subscription.id, 1)
         return [*decisions, Waiting(subscription.id, key, arriving)]
 
     def _fire(
@@ -308,7 +309,7 @@ class Joiner:
             else:
                 join_set.end(member, forget_at)
         if len(members) > 1:
-            self._count(subscription.id, 1 - len(members))
+            self._table.add_pending(subscription.id, 1 - len(members))
 
     def _supersede(
         self, join_set: OpenSet, subscription: Subscription, key: str, arriving: Pending | None, clock: int
@@ -322,7 +323,7 @@ class Joiner:
                 newest.append(pending)
                 continue
             join_set.end(pending, _forget_at(pending.signal, subscription, clock))
-            self._count(subscription.id, -1)
+            self._table.add_pending(subscription.id, -1)
             cause = next(other.signal.position for other in newest if other.aliases & pending.aliases)
             yield _ended(subscription.id, key, _aliases(subscription), pending, _NEWER, cause=cause)
 
@@ -333,9 +334,6 @@ class Joiner:
             or table.pending_count(subscription) >= limits.per_subscription
             or table.pending_count("") >= limits.per_partition
         )
-
-    def _count(self, subscription: str, by: int) -> None:
-        self._table.add_pending(subscription, by)
 
     def _change(self, subscription: str) -> Change | None:
         """What the present document of an id asks of the sets here; None if they may stay as they are."""
@@ -366,7 +364,7 @@ class Joiner:
                 else:
                     join_set.end(pending, max(clock, pending.signal.recorded_at) + change.life.dedupe_ms)
                 join_set.save()
-                self._count(subscription, -1)
+                self._table.add_pending(subscription, -1)
                 yield _ended(subscription, key, life.aliases, pending, _DELETED if reborn else _EDIT)
             if reborn:
                 for _ in join_set.forget_all():
@@ -413,7 +411,7 @@ class Joiner:
         life = self._life(due.subscription)
         join_set.end(pending, clock + life.dedupe_ms)  # its deadline, so its own time too, lies before the clock
         join_set.save()
-        self._count(due.subscription, -1)
+        self._table.add_pending(due.subscription, -1)
         return _ended(due.subscription, due.key, life.aliases, pending, _WITHIN)
 
     def _life(self, subscription: str) -> Life:

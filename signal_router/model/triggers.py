@@ -10,6 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import TypeAlias
 
 import msgspec
 
@@ -25,6 +26,10 @@ NAMESPACE = uuid.UUID("6f0c5f5e-7d0b-5c8e-9a57-3f5d2b8f6c11")
 _SEED = hashlib.sha1(NAMESPACE.bytes, usedforsecurity=False)
 EVENT_TYPE = "signal-router.trigger.v1"
 CONTENT_TYPE = "application/json"
+
+Headers: TypeAlias = tuple[tuple[str, bytes], ...]
+_FIRST_HEADER = ("ce_specversion", b"1.0")
+_LAST_HEADER = ("content-type", CONTENT_TYPE.encode())
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Value]).decode
@@ -221,16 +226,30 @@ def by_position(trigger: Trigger) -> Trigger:
     return msgspec.structs.replace(trigger, signals=signals, by_position=True)
 
 
-def headers(trigger: Trigger, app: str, key: bytes, traceparent: str | None = None) -> tuple[tuple[str, bytes], ...]:
+def headers(trigger: Trigger, app: str, key: bytes, traceparent: str | None = None) -> Headers:
     """CloudEvents 1.0 binary headers (Kafka protocol binding)."""
-    pairs = (
-        ("ce_specversion", b"1.0"),
-        ("ce_id", trigger.trigger_id.encode()),
+    return headers_of(
+        trigger.trigger_id, constant_headers(trigger.subscription.id, app), trigger.fired_at, key, traceparent
+    )
+
+
+def constant_headers(subscription: str, app: str) -> Headers:
+    """The headers that all triggers of a subscription share; they stand behind `ce_specversion` and `ce_id`."""
+    return (
         ("ce_source", f"/signal-router/{app}".encode()),
         ("ce_type", EVENT_TYPE.encode()),
-        ("ce_subject", trigger.subscription.id.encode()),
-        ("ce_time", trigger.fired_at.encode()),
+        ("ce_subject", subscription.encode()),
+    )
+
+
+def headers_of(identifier: str, constant: Headers, fired_at: str, key: bytes, traceparent: str | None) -> Headers:
+    """What `headers` gives, from its parts."""
+    pairs = (
+        _FIRST_HEADER,
+        ("ce_id", identifier.encode()),
+        *constant,
+        ("ce_time", fired_at.encode()),
         ("ce_partitionkey", key),
-        ("content-type", CONTENT_TYPE.encode()),
+        _LAST_HEADER,
     )
     return pairs if traceparent is None else (*pairs, ("traceparent", traceparent.encode()))

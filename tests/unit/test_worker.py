@@ -150,6 +150,18 @@ class Bench:
         return None if committed is None else committed.offset
 
 
+def held_commits() -> tuple[Callable[[str], None], threading.Event, threading.Event]:
+    """What holds each commit before it is sent, and the events that say so and let it go."""
+    reached, released = threading.Event(), threading.Event()
+
+    def hold(effect: str) -> None:
+        if effect == "commit":
+            reached.set()
+            released.wait(DEADLINE_S)
+
+    return hold, reached, released
+
+
 def inbox(*batches: Fetched) -> Inbox:
     filled = Inbox()
     for batch in batches:
@@ -177,12 +189,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable
 def test_a_cancelled_commit_keeps_its_turn_until_its_tables_are_settled(bench: Any) -> None:
     async def story(given: Bench) -> None:
         await given.begin()
-        reached, released = threading.Event(), threading.Event()
-
-        def hold(effect: str) -> None:
-            if effect == "commit":
-                reached.set()
-                released.wait(DEADLINE_S)
+        hold, reached, released = held_commits()
 
         await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
         given.before = hold
@@ -249,12 +256,7 @@ def test_a_take_over_that_waited_for_definitions_ends_with_its_assignment(bench:
 def test_a_new_assignment_takes_no_offsets_from_the_one_before(bench: Any) -> None:
     async def story(given: Bench) -> None:
         await given.begin()
-        reached, released = threading.Event(), threading.Event()
-
-        def hold(effect: str) -> None:
-            if effect == "commit":
-                reached.set()
-                released.wait(DEADLINE_S)
+        hold, reached, released = held_commits()
 
         await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
         await given.worker.on_signals(inbox(Fetched(given.signals, [], 5, EPOCH, b"", 0)))
