@@ -90,6 +90,12 @@ def _running(pid: int) -> bool:
 _SHARING = pytest.StashKey[_Sharing]()
 
 
+@pytest.fixture(params=["local", "topic"])
+def candidates(request: pytest.FixtureRequest) -> str:
+    """The way that candidates of a worker's own partitions take: what is proven is proven for both."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SharedBroker:
     """The run's broker, never stopped or paused by a test. Use `prefix` to keep topics apart."""

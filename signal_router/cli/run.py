@@ -94,6 +94,14 @@ def _limit(name: str, what: str, default: int) -> Callable[[Callable[..., Any]],
     help="Write lineage of triggers and of what ended without one, or of every decision.",
 )
 @click.option(
+    "--candidates",
+    type=click.Choice(["local", "topic"]),
+    default="local",
+    show_default=True,
+    help="local: what this worker matches for its own partitions is joined in the same transaction; topic: all of it"
+    " goes through the candidates topic, one transaction later.",
+)
+@click.option(
     "--membership",
     type=click.Choice(["static", "dynamic"]),
     default="static",
@@ -121,6 +129,7 @@ def cli(
     web_port: int | None,
     web_host: str,
     lineage: str,
+    candidates: str,
     membership: str,
     signal_bytes: int,
     pending_per_key: int,
@@ -144,6 +153,7 @@ def cli(
         web_host=web_host,
         signal_bytes=signal_bytes,
         all_lineage=lineage == "all",
+        local_candidates=candidates == "local",
         static_membership=membership == "static",
         limits=Limits(pending_per_key, pending_per_subscription, pending_per_partition),
     )

@@ -35,8 +35,8 @@ _FENCED = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
 """A static member's only fatal error is its fence; `KafkaError.fatal()` may be False for it."""
 
 POLL_S = 0.05
-LINGER_S = 0.004
-"""How long a small batch waits for more: fewer, larger transactions for 4 ms of latency."""
+LINGER_S = 0.001
+"""How long a small batch waits for more: what one fetch brought arrives within that."""
 SUCCESSOR_S = 3.0
 """How long a member that was fenced looks for another worker with its slot: that one says so once it took over."""
 REJOINS = 3

@@ -87,6 +87,7 @@ def _counted(meter: Meter) -> dict[Metric, _Samples]:
         metrics.UNMATCHED: total("unmatched"),
         metrics.TOMBSTONES: total("tombstones"),
         metrics.WITHOUT_KEY: by_subscription("without_join_key"),
+        metrics.CANDIDATES: [((way,), count) for (name, _, way), count in counts.items() if name == "candidates"],
         metrics.TRIGGERS: by_subscription("fired"),
         metrics.WAITED: by_subscription("pending"),
         metrics.OUTCOMES: [

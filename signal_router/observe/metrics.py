@@ -56,6 +56,12 @@ WITHOUT_KEY: Final = _counter(
     "Signals that fitted a member but lack a join parameter, or have it with another type.",
     "subscription",
 )
+CANDIDATES: Final = _counter(
+    "candidates",
+    "Candidates matched, by way: local (joined in the transaction that matched them) or topic (through the candidates"
+    " topic).",
+    "way",
+)
 TRIGGERS: Final = _counter("triggers", "Triggers fired.", "subscription")
 WAITED: Final = _counter(
     "candidates_waited", "Candidates that did not complete a set and became pending.", "subscription"

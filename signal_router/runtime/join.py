@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -64,14 +65,14 @@ class JoinProcessor:
         self.partitions: dict[int, CandidatesPartition] = {}
         self._ends: set[int] = set()
 
-    def step(self, batch: Batch, stage: Stage, *, max_outputs: int) -> Progress:
+    def step(self, batch: Batch, stage: Stage, *, max_outputs: int, max_records: int) -> Progress:
         """Stages a batch as far as the stage has room. `batch.at` says how far it came."""
         partition = self.partitions[batch.tp.partition]
         if not self.settle(partition, stage, max_outputs=max_outputs):
             return Progress.FULL
         records = batch.records
         while batch.at < len(records):
-            if len(stage.outputs) >= max_outputs:
+            if len(stage.outputs) >= max_outputs or stage.records >= max_records:
                 self._advance(partition, records[batch.at].offset, stage)
                 return Progress.FULL
             record = records[batch.at]
@@ -80,6 +81,7 @@ class JoinProcessor:
                 self._advance(partition, record.offset, stage)
                 return Progress.BEHIND
             batch.at += 1
+            stage.records += 1
             if isinstance(decoded, Candidate):
                 self._candidate(partition, record, decoded, stage)
             elif isinstance(decoded, Mark):
@@ -87,9 +89,23 @@ class JoinProcessor:
                 if not self.settle(partition, stage, max_outputs=max_outputs):
                     self._advance(partition, record.offset + 1, stage)
                     return Progress.FULL
-        stage.records += len(records)
         self._advance(partition, batch.next_offset, stage)
         return Progress.DONE
+
+    def take(self, number: int, found: Sequence[Candidate], stage: Stage, *, max_outputs: int) -> int:
+        """Stages candidates that come from no topic, as far as the stage has room; returns how many it took.
+
+        One that cannot be joined is left, as are those behind it: where it comes from decides what becomes of it.
+        """
+        partition = self.partitions[number]
+        taken = 0
+        if self.settle(partition, stage, max_outputs=max_outputs):
+            for candidate in found:
+                if len(stage.outputs) >= max_outputs or self._joined(partition, candidate, stage) is not None:
+                    break
+                taken += 1
+        self._advance(partition, partition.next_offset, stage)
+        return taken
 
     def settle(self, partition: CandidatesPartition, stage: Stage, *, max_outputs: int) -> bool:
         """Takes newer definitions and finishes what earlier inputs left; False if the stage is full before."""
@@ -144,6 +160,12 @@ class JoinProcessor:
     def _candidate(
         self, partition: CandidatesPartition, record: InputRecord, candidate: Candidate, stage: Stage
     ) -> None:
+        error = self._joined(partition, candidate, stage)
+        if error is not None:
+            self._refuse(partition, record, RecordError("internal", f"joining failed: {error!r}"), stage)
+
+    def _joined(self, partition: CandidatesPartition, candidate: Candidate, stage: Stage) -> Exception | None:
+        """Joins a candidate; what made that fail, if nothing of it is staged."""
         savepoint, staged, sequence = partition.table.savepoint(), stage.savepoint(), partition.sequence
         try:
             number = self._next(partition)
@@ -157,7 +179,8 @@ class JoinProcessor:
             partition.table.rollback(savepoint)
             stage.rollback(staged)
             partition.sequence = sequence
-            self._refuse(partition, record, RecordError("internal", f"joining failed: {error!r}"), stage)
+            return error
+        return None
 
     def _mark(self, partition: CandidatesPartition, mark: Mark, stage: Stage) -> None:
         number = self._next(partition)

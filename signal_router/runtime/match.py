@@ -1,5 +1,5 @@
-"""Stage 1: signals in, candidates out. Stateless but for how far, and under which definitions, each partition was
-read.
+"""Stage 1: signals in, candidates out; `runtime.local` says where to. Stateless but for how far, and under which
+definitions, each partition was read.
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ class MatchProcessor:
         self._ends: set[TopicPartition] = set()
         self._seen = _Seen()
 
-    def step(self, batch: Batch, stage: Stage, *, now: int, max_outputs: int) -> bool:
+    def step(self, batch: Batch, stage: Stage, *, now: int, max_outputs: int, max_records: int) -> bool:
         """Stages a batch as far as the stage has room; False if a part is left. `now` caps the records' times."""
         partition = self.partitions[batch.tp]
         if batch.at == 0:
             self._begin(batch, partition, stage)
-        records = batch.records
+        records, began = batch.records, batch.at
+        until = min(len(records), began + max_records - stage.records)
         self._seen = _Seen()
-        while batch.at < len(records):
-            if len(stage.outputs) >= max_outputs:
-                self._advance(batch.tp, partition, records[batch.at].offset, stage)
-                self._seen.settle(stage)
-                return False
+        while batch.at < until and stage.size < max_outputs:
             self._record(batch.tp, partition, records[batch.at], stage, now)
             batch.at += 1
         self._seen.settle(stage)
-        stage.records += len(records)
+        stage.records += batch.at - began
+        if batch.at < len(records):
+            self._advance(batch.tp, partition, records[batch.at].offset, stage)
+            return False
         for subscription, count in self._view.index.take_refusals().items():
             stage.count("without_join_key", subscription, count=count)
         self._advance(batch.tp, partition, batch.next_offset, stage)
@@ -135,10 +135,10 @@ class MatchProcessor:
                 return
             matches = self._view.index.match(signal)
             # All candidates of a signal are made before one is staged, so that a refusal leaves none behind.
-            outputs: list[OutputRecord] = []
+            found: list[tuple[int, Candidate]] = []
             if matches:
                 copy = _copy(signal, tp, partition.topic_id, record.offset, recorded_at)
-                outputs = self._candidates(matches, signal.payload, copy, stage.headers)
+                found = self._candidates(matches, signal.payload, copy)
         except RecordError as error:
             refuse(self._names.dead_letters, Kind.SIGNAL, tp, record, error, stage)
             return
@@ -147,17 +147,15 @@ class MatchProcessor:
             refuse(self._names.dead_letters, Kind.SIGNAL, tp, record, internal, stage)
             return
         self._seen.signals += 1
-        if not outputs:
+        if not found:
             self._seen.unmatched += 1
-        for output in outputs:
-            stage.emit(output)
+        for number, candidate in found:
+            stage.hold(number, candidate)
 
-    def _candidates(
-        self, matches: list[Match], payload: bytes | None, copy: SignalCopy, headers: tuple[tuple[str, bytes], ...]
-    ) -> list[OutputRecord]:
-        topic, partitions = self._names.candidates, self._candidates_partitions
+    def _candidates(self, matches: list[Match], payload: bytes | None, copy: SignalCopy) -> list[tuple[int, Candidate]]:
+        partitions = self._candidates_partitions
         with_payload = None
-        outputs = []
+        found = []
         for match in matches:
             subscription = match.subscription
             carried = copy
@@ -173,9 +171,8 @@ class MatchProcessor:
                 match.alias_mask,
                 carried,
             )
-            partition = partition_of(subscription.id, key, partitions)
-            outputs.append(OutputRecord(topic, None, encode(candidate), partition, headers))
-        return outputs
+            found.append((partition_of(subscription.id, key, partitions), candidate))
+        return found
 
 
 class _Seen:

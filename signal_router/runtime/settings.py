@@ -62,9 +62,10 @@ class WorkerSettings:
     """A worker: who it is, what it reads, where it keeps its tables.
 
     `signals`: topics, or patterns that begin with `^`. `signal_bytes`: the largest record that is read as a signal.
-    `all_lineage` writes every decision input and outcome. `static_membership`: after a kill the same slot goes on at
-    once, and after a clean stop its partitions wait for it until the session time-out; without it the other way
-    round. `web_port` None = no web server.
+    `all_lineage` writes every decision input and outcome. `local_candidates` joins candidates of own partitions in the
+    transaction that matched them (`runtime.local`); without it all go through their topic. `static_membership`: after
+    a kill the same slot goes on at once, and after a clean stop its partitions wait for it until the session time-out;
+    without it the other way round. `web_port` None = no web server.
     """
 
     connection: Connection
@@ -75,6 +76,7 @@ class WorkerSettings:
     web_host: str = "127.0.0.1"
     signal_bytes: int = DEFAULT_SIGNAL_BYTES
     all_lineage: bool = False
+    local_candidates: bool = True
     static_membership: bool = True
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)

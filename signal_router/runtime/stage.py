@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from threading import Lock
 
+from signal_router.model.candidates import Candidate
 from signal_router.model.log import NextOffset, OutputRecord, TopicPartition
 from signal_router.state.tables import PartitionTable
 
@@ -43,6 +44,11 @@ class Stage:
         self.writes: dict[int, list[tuple[bytes, bytes | None]]] = {}
         self.group_metadata: bytes | None = None
         self.records = 0
+        self.candidates: dict[int, list[Candidate]] = {}
+        """What was matched and is neither joined nor an output yet, by candidates partition, in order."""
+        self.sent: set[int] = set()
+        """The candidates partitions that candidates were sent to."""
+        self._held = 0
         self._counted: list[tuple[str, str, str]] = []
         self._lock = Lock()
         self._state = StageState.OPEN
@@ -50,6 +56,28 @@ class Stage:
     def emit(self, record: OutputRecord) -> None:
         """Adds an output."""
         self.outputs.append(record)
+
+    def hold(self, partition: int, candidate: Candidate) -> None:
+        """Adds a candidate; see `runtime.local` for what becomes of it."""
+        held = self.candidates.get(partition)
+        if held is None:
+            held = self.candidates[partition] = []
+        held.append(candidate)
+        self._held += 1
+
+    def release(self, partition: int, count: int) -> None:
+        """Takes the first candidates held for a partition out."""
+        held = self.candidates[partition]
+        if count == len(held):
+            del self.candidates[partition]
+        else:
+            del held[:count]
+        self._held -= count
+
+    @property
+    def size(self) -> int:
+        """How many outputs there are, or will be at least."""
+        return len(self.outputs) + self._held
 
     def count(self, name: str, subscription: str = "", reason: str = "", *, count: int = 1) -> None:
         """Counts something that becomes true with the commit."""
@@ -75,7 +103,7 @@ class Stage:
     @property
     def empty(self) -> bool:
         """Whether a commit would change nothing."""
-        return not self.outputs and not self.next_offsets and not self.tables
+        return not self.outputs and not self.next_offsets and not self.tables and not self.candidates
 
     @property
     def state(self) -> StageState:

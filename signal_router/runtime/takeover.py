@@ -50,10 +50,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JoinStart:
-    """Where a candidates partition goes on."""
+    """Where a candidates partition goes on; `end` is its topic's, open transactions included, after the committed
+    offsets of the whole assignment were stable.
+    """
 
     next_offset: int
     sequence: int
+    end: int
 
 
 @dataclass(slots=True)
@@ -161,7 +164,9 @@ def _take_over_at(
                         f'candidates partition {partition} of "{names.candidates}": {fault}',
                         hint="was a topic re-created? see the operations guide; going on would lose or repeat triggers",
                     )
-            found.joins[partition] = JoinStart(resolved[tp].offset, 0 if position is None else position.sequence)
+            found.joins[partition] = JoinStart(
+                resolved[tp].offset, 0 if position is None else position.sequence, ends[tp]
+            )
     return found
 
 

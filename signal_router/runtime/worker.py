@@ -45,6 +45,7 @@ from signal_router.runtime.commit import Result, Verdict, commit, run
 from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
 from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
+from signal_router.runtime.local import LocalCandidates
 from signal_router.runtime.marks import MarkKeeper
 from signal_router.runtime.match import MatchProcessor
 from signal_router.runtime.outputs import Outputs
@@ -156,6 +157,7 @@ class Worker:
             candidates_partitions=cluster.candidates.partitions,
             all_lineage=settings.all_lineage,
         )
+        self._local = LocalCandidates(self._join, cluster.names.candidates, enabled=settings.local_candidates)
         self.marks = MarkKeeper(self._match, self._join)
 
     # ---- called by the consume thread
@@ -256,18 +258,23 @@ class Worker:
                 self._stop_with(StateError(f"the worker failed: {error!r}"))
 
     def _match_step(self, batch: Fetched) -> bool:
-        stage, max_outputs = self._open(batch.group_metadata), self.settings.pace.max_outputs
+        stage, pace = self._open(batch.group_metadata), self.settings.pace
         self.steps("match")
         try:
-            return self._match.step(batch, stage, now=now_ms(), max_outputs=max_outputs)
+            done = self._match.step(
+                batch, stage, now=now_ms(), max_outputs=pace.max_outputs, max_records=pace.max_records
+            )
+            self.steps("join")
+            self._local.join(stage, max_outputs=pace.max_outputs)
         finally:
             self.steps.stop()
+        return done
 
     def _join_step(self, batch: Fetched) -> Progress:
-        stage, max_outputs = self._open(batch.group_metadata), self.settings.pace.max_outputs
+        stage, pace = self._open(batch.group_metadata), self.settings.pace
         self.steps("join")
         try:
-            return self._join.step(batch, stage, max_outputs=max_outputs)
+            return self._join.step(batch, stage, max_outputs=pace.max_outputs, max_records=pace.max_records)
         finally:
             self.steps.stop()
 
@@ -451,6 +458,7 @@ class Worker:
             self._join.partitions[number] = CandidatesPartition(
                 table, joiner, start.next_offset, start.sequence, self._cluster.candidates.id
             )
+        self._local.begin({number: start.end for number, start in takeover.joins.items()})
         self._parked.clear()
         self.marks.begin()
 
@@ -490,10 +498,10 @@ class Worker:
         if stage is None:
             return
         age_ms = (time.monotonic() - self._opened_at) * 1000
-        if stage.records >= pace.max_records or len(stage.outputs) >= pace.max_outputs or age_ms >= pace.busy_ms:
+        if stage.records >= pace.max_records or stage.size >= pace.max_outputs or age_ms >= pace.busy_ms:
             await self._commit()
             return
-        if stage.records or stage.outputs:
+        if stage.records or stage.size:
             opened_until = self._opened_at + pace.idle_ms / 1000
             self._tick_at(max(opened_until, self._echo_until))
 
@@ -525,6 +533,8 @@ class Worker:
         stage, log = self._stage, self._log
         if stage is None or log is None:
             return True
+        if not self._send_candidates(stage):
+            return False
         if stage.empty:
             self._stage = None
             return True
@@ -553,6 +563,22 @@ class Worker:
             raise asyncio.CancelledError
         return durable
 
+    def _send_candidates(self, stage: Stage) -> bool:
+        """Leaves no candidate of a stage held; False if that failed, which ends the worker."""
+        self.steps("join")
+        try:
+            self._local.send(stage, max_outputs=self.settings.pace.max_outputs)
+        except SignalRouterError as error:
+            self._stop_with(error)
+        except Exception as error:  # what is held is half-way between the stages
+            _log.exception("worker failed")
+            self._stop_with(StateError(f"candidates could not be sent: {error!r}"))
+        else:
+            return True
+        finally:
+            self.steps.stop()
+        return False
+
     def _effect(self, name: str) -> None:
         self.effects(name)
         self._observe(name)
@@ -564,6 +590,8 @@ class Worker:
                 if tp.topic == self._cluster.names.candidates:
                     self._purgeable[tp] = next_offset.offset
             self._failures, self.trouble = 0, ""
+            if self._log is not None:
+                self._local.committed(stage, self._log.delivered())
             self._await_echo(stage)
             return stage.assignment == self._assignment
         self.meter.failed(result.verdict.value)
@@ -582,10 +610,10 @@ class Worker:
 
     def _await_echo(self, stage: Stage) -> None:
         """Lets the next transaction wait for the candidates of this one, unless there is more to do than that."""
-        pace, candidates, own = self.settings.pace, self._cluster.names.candidates, self._join.partitions
+        pace = self.settings.pace
         if stage.records > pace.busy_records:
             return
-        self._echo = {each.partition for each in stage.outputs if each.topic == candidates and each.partition in own}
+        self._echo = stage.sent & self._join.partitions.keys()
         self._echo_until = time.monotonic() + pace.echo_ms / 1000 if self._echo else 0.0
 
     def _retry(self, error: Exception | None) -> None:
@@ -635,7 +663,10 @@ class Worker:
         async with self._turn():
             if self.phase is not Phase.RUNNING or self._epoch < 0:
                 return
-            self.marks.emit(self._open(self._group_metadata))
+            stage = self._open(self._group_metadata)
+            if not self._send_candidates(stage):
+                return
+            self.marks.emit(stage)
             for partition in list(self._join.partitions.values()):
                 while not self._join.settle(
                     partition, self._open(self._group_metadata), max_outputs=self.settings.pace.max_outputs

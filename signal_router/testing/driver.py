@@ -27,6 +27,7 @@ from signal_router.runtime.commit import Result, Verdict, commit
 from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
+from signal_router.runtime.local import LocalCandidates
 from signal_router.runtime.marks import MarkKeeper
 from signal_router.runtime.match import MatchProcessor, SignalsPartition
 from signal_router.runtime.outputs import Outputs
@@ -60,6 +61,8 @@ MUTANTS = frozenset(
         "touched partition left out",  # a table is changed without its partition's offset in the transaction
         "no seek after an abort",  # the client does not seek back by itself
         "replay to the stable end",  # offsets may be visible before the changelog's marker is (KAFKA-10167)
+        "local at once",  # candidates overtake those that earlier owners of their signals partition sent
+        "local past own candidates",  # candidates overtake those that this worker sent itself
         "producer kept",  # no new producer after a call whose first request may still be on its way
     }
 )
@@ -174,6 +177,7 @@ class MemoryWorker:
         incarnation: int = 1,
         store: MemoryStore | None = None,
         static: bool = True,
+        local: bool = True,
         mutants: frozenset[str] = frozenset(),
         rng: random.Random | None = None,
     ) -> None:
@@ -207,6 +211,7 @@ class MemoryWorker:
             candidates_partitions=plant.candidates_partitions,
             all_lineage=True,
         )
+        self._local = LocalCandidates(self._join, names.candidates, enabled=local)
         self._marks = MarkKeeper(self._match, self._join)
         self._marks.set_inputs({names.signals: plant.signals_partitions})
         self._assignments = self._assignment = self._taken_over = 0
@@ -293,10 +298,12 @@ class MemoryWorker:
         if not batch.records:
             self._met_end(batch)
         elif tp.topic == self.plant.names.signals:
-            self._match.step(batch, self._open(), now=self.plant.clock(), max_outputs=_LARGE)
+            stage = self._open()
+            self._match.step(batch, stage, now=self.plant.clock(), max_outputs=_LARGE, max_records=_LARGE)
+            self._local.join(stage, max_outputs=self._rng.choice((len(stage.outputs) + 3, _LARGE)))
         else:
             self._read.add(tp.partition)
-            if self._join.step(batch, self._open(), max_outputs=_LARGE) is Progress.BEHIND:
+            if self._join.step(batch, self._open(), max_outputs=_LARGE, max_records=_LARGE) is Progress.BEHIND:
                 self.plant.happened["waited for definitions"] += 1
                 self._learn()
         if self._stage is not None and self._rng.random() < (1.0 if self.draining else 0.4):
@@ -325,6 +332,7 @@ class MemoryWorker:
         if self._taken_over != self._assignment:
             return
         self._marks.met_ends(ends, sampled_at)
+        self._local.send(self._open(), max_outputs=_LARGE)
         self._marks.emit(self._open())
         for partition in self._join.partitions.values():
             self._join.settle(partition, self._open(), max_outputs=_LARGE)
@@ -350,6 +358,8 @@ class MemoryWorker:
 
     def _commit(self) -> Iterator[str]:
         stage = self._stage
+        if stage is not None:
+            self._local.send(stage, max_outputs=_LARGE)
         if stage is None or stage.empty:
             self._stage = None
             return
@@ -386,6 +396,10 @@ class MemoryWorker:
     def _settle(self, stage: Stage, result: Result) -> None:
         self.plant.happened[f"transaction {result.verdict.value}"] += 1
         if result.verdict is Verdict.COMMITTED:
+            self.plant.happened["joined locally"] += stage.counts.get(("candidates", "", "local"), 0)
+            self.plant.happened["sent through the topic"] += stage.counts.get(("candidates", "", "topic"), 0)
+            if "local past own candidates" not in self.mutants:
+                self._local.committed(stage, self._log.delivered())
             return
         for table in stage.tables.values():
             table.discard()
@@ -435,6 +449,7 @@ class MemoryWorker:
             Isolation.READ_COMMITTED if "replay to the stable end" in self.mutants else Isolation.READ_UNCOMMITTED
         )
         targets = {number: broker.end_offset(TopicPartition(names.changelog, number), replayed) for number in mine}
+        ends = {number: broker.end_offset(TopicPartition(names.candidates, number)) for number in mine}
         for number in mine:
             yield from self._restore(number, targets[number])
         if assignment != self._assignment:
@@ -444,6 +459,7 @@ class MemoryWorker:
             self.plant.happened["overtaken"] += 1
             return
         self._adopt(committed)
+        self._local.begin(dict.fromkeys(mine, 0) if "local at once" in self.mutants else ends)
         self._learn()
         yield from self._announce(assignment, committed)
 

@@ -195,6 +195,12 @@ class WorkerProcess:
         assert code == 0, f"worker {self.slot} ended with {code}:\n{self.log[-3000:]}"
 
     @property
+    def candidates(self) -> Mapping[str, int]:
+        """How many candidates took which way, for a life that ended by itself."""
+        told = [json.loads(line)["candidates"] for line in self.log.splitlines() if line.startswith('{"candidates"')]
+        return told[-1] if told else {}
+
+    @property
     def stopped_with(self) -> str:
         """The error it ended with."""
         ended = [line for line in self.log.splitlines() if line.startswith('{"ended"')]
@@ -204,12 +210,16 @@ class WorkerProcess:
 
 @dataclass
 class LiveCluster:
-    """The topics of one app under one prefix on a broker, with its workers. Use `live_cluster`."""
+    """The topics of one app under one prefix on a broker, with its workers. Use `live_cluster`.
+
+    `candidates`: the way its workers' own ones take, "local" or "topic".
+    """
 
     bootstrap: str
     prefix: str
     folder: Path
     partitions: int = 4
+    candidates: str = "local"
     workers: list[WorkerProcess] = field(default_factory=list)
     applied: dict[str, Definition] = field(default_factory=dict)
 
@@ -231,6 +241,7 @@ class LiveCluster:
     def worker(self, slot: str = "w1", *, state_dir: Path | None = None, **settings: object) -> WorkerProcess:
         """Starts a worker; a slot keeps its state directory over its lives."""
         state_dir = state_dir or self.folder / f"state-{slot}"
+        settings = {"local_candidates": self.candidates == "local", **settings}
         started = WorkerProcess(self, slot, state_dir, len(self.workers), **settings)
         self.workers.append(started)
         return started
@@ -395,9 +406,11 @@ class LiveCluster:
 
 
 @contextmanager
-def live_cluster(bootstrap: object, prefix: str, folder: Path, *, partitions: int = 4) -> Iterator[LiveCluster]:
+def live_cluster(
+    bootstrap: object, prefix: str, folder: Path, *, partitions: int = 4, candidates: str = "local"
+) -> Iterator[LiveCluster]:
     """Makes the topics; kills what is left of the workers at the end."""
-    cluster = LiveCluster(str(bootstrap), prefix, folder, partitions)
+    cluster = LiveCluster(str(bootstrap), prefix, folder, partitions, candidates)
     try:
         yield cluster
     finally:

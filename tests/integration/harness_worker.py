@@ -61,6 +61,9 @@ async def main(given: dict[str, object]) -> int:
         error = await app.run()
     except SignalRouterError as failure:
         error = failure
+    else:
+        taken = {way: count for (name, _, way), count in app.meter.counts.items() if name == "candidates"}
+        print(json.dumps({"candidates": taken}), flush=True)
     print(json.dumps({"ended": None if error is None else str(error)}), flush=True)
     return 0 if error is None else 1
 

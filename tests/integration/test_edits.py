@@ -48,8 +48,10 @@ def under_load(cluster: LiveCluster) -> Iterator[None]:
     cluster.stop_workers()
 
 
-def test_another_shape_ends_what_is_pending_under_load(broker: object, prefix: str, tmp_path: Path) -> None:
-    with live_cluster(broker, prefix, tmp_path) as cluster:
+def test_another_shape_ends_what_is_pending_under_load(
+    broker: object, prefix: str, tmp_path: Path, candidates: str
+) -> None:
+    with live_cluster(broker, prefix, tmp_path, candidates=candidates) as cluster:
         with under_load(cluster):
             revision = cluster.apply(RESHAPED, join_generation=2)
             cluster.await_revision(revision)
@@ -62,9 +64,9 @@ def test_another_shape_ends_what_is_pending_under_load(broker: object, prefix: s
 
 
 def test_a_delete_ends_what_is_pending_under_load_and_a_new_life_begins_empty(
-    broker: object, prefix: str, tmp_path: Path
+    broker: object, prefix: str, tmp_path: Path, candidates: str
 ) -> None:
-    with live_cluster(broker, prefix, tmp_path) as cluster:
+    with live_cluster(broker, prefix, tmp_path, candidates=candidates) as cluster:
         with under_load(cluster):
             cluster.await_revision(cluster.delete("team/pair"))
             cluster.await_revision(cluster.apply(PAIR, birth=2))
@@ -75,8 +77,8 @@ def test_a_delete_ends_what_is_pending_under_load_and_a_new_life_begins_empty(
         assert proof.outcomes()["fired"]
 
 
-def test_fifo_becomes_latest_under_load(broker: object, prefix: str, tmp_path: Path) -> None:
-    with live_cluster(broker, prefix, tmp_path) as cluster:
+def test_fifo_becomes_latest_under_load(broker: object, prefix: str, tmp_path: Path, candidates: str) -> None:
+    with live_cluster(broker, prefix, tmp_path, candidates=candidates) as cluster:
         cluster.apply(PAIR)
         cluster.worker().await_running()
         crowd = [{**each, "id": f"{each['id']}-{n}"} for n in range(5) for each in announced("A", range(KEYS))]

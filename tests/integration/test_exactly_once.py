@@ -26,8 +26,10 @@ STRIKES = ("commit", "offsets", None, "changelog", "tables", "commit", "produce"
 """Before which effect of a commit each kill strikes, again and again; None: at any time at all."""
 
 
-def test_two_sets_whose_signals_cross_give_two_triggers(broker: object, prefix: str, tmp_path: Path) -> None:
-    with live_cluster(broker, prefix, tmp_path) as cluster:
+def test_two_sets_whose_signals_cross_give_two_triggers(
+    broker: object, prefix: str, tmp_path: Path, candidates: str
+) -> None:
+    with live_cluster(broker, prefix, tmp_path, candidates=candidates) as cluster:
         cluster.apply(PAIR)
         cluster.worker().await_running()
 
@@ -43,11 +45,11 @@ def test_two_sets_whose_signals_cross_give_two_triggers(broker: object, prefix: 
 
 @pytest.mark.timeout(420)
 def test_twenty_thousand_signals_and_ten_kills_give_what_the_reference_gives(
-    broker: object, prefix: str, tmp_path: Path
+    broker: object, prefix: str, tmp_path: Path, candidates: str
 ) -> None:
     print(f"\nseed {SEED} (SIGNAL_ROUTER_SEED={SEED} runs it again)")
     rng = random.Random(SEED)
-    with live_cluster(broker, prefix, tmp_path) as cluster:
+    with live_cluster(broker, prefix, tmp_path, candidates=candidates) as cluster:
         revision = cluster.apply(SUBSCRIPTIONS)
         cluster.apply(LATEST)
         work = Workload(rng, cluster.names.signals, cluster.producer, cluster.partitions, keys=max(SIGNALS // 12, 1))
@@ -70,6 +72,7 @@ def test_twenty_thousand_signals_and_ten_kills_give_what_the_reference_gives(
         assert_counts_in_any_order(cluster, proof, revision)
         assert_the_workload_was_worth_it(work, proof)
         assert_kills_met_open_transactions(cluster, killed)
+        assert_both_ways_were_taken(cluster, candidates)
 
 
 def kill_at_work(
@@ -122,6 +125,14 @@ def assert_the_workload_was_worth_it(work: Workload, proof: Proof) -> None:
     typed = {json.dumps(trigger.document["join_key"]) for trigger in proof.triggers}
     both = [number for number in range(work.keys) if {f'{{"k": {number}}}', f'{{"k": "{number}"}}'} <= typed]
     assert len(both) > work.keys // 10  # 1 and "1" are different keys, and both have fired
+
+
+def assert_both_ways_were_taken(cluster: LiveCluster, candidates: str) -> None:
+    """Of two workers half of what one matches is for the other; of the rest most is joined where it was matched."""
+    taken = sum((Counter(worker.candidates) for worker in cluster.workers), Counter())
+    print(f"candidates of the last lives: {dict(taken)}")
+    assert taken["topic"] > 0
+    assert (taken["local"] > 0) == (candidates == "local")
 
 
 def assert_kills_met_open_transactions(cluster: LiveCluster, killed: list[WorkerProcess]) -> None:

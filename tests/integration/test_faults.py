@@ -26,8 +26,8 @@ COUNT = 200
 
 
 @pytest.fixture
-def cluster(broker: object, prefix: str, tmp_path: Path) -> Iterator[LiveCluster]:
-    with live_cluster(broker, prefix, tmp_path) as live:
+def cluster(broker: object, prefix: str, tmp_path: Path, candidates: str) -> Iterator[LiveCluster]:
+    with live_cluster(broker, prefix, tmp_path, candidates=candidates) as live:
         live.apply(PAIR)
         yield live
 

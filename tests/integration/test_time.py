@@ -29,8 +29,8 @@ spec:
 
 
 @pytest.fixture
-def cluster(broker: object, prefix: str, tmp_path: Path) -> Iterator[LiveCluster]:
-    with live_cluster(broker, prefix, tmp_path) as live:
+def cluster(broker: object, prefix: str, tmp_path: Path, candidates: str) -> Iterator[LiveCluster]:
+    with live_cluster(broker, prefix, tmp_path, candidates=candidates) as live:
         live.apply(SHORT)
         yield live
 

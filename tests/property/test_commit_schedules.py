@@ -52,6 +52,7 @@ class Schedule:
         self.mutants = mutants
         self.static = rng.random() < 0.5
         self.faulty = rng.random() < 0.7
+        self.local = rng.random() < 0.7
         self.plant = Plant(rng.randint(1, 3), rng.randint(1, 3))
         self.stores = {"w1": MemoryStore(), "w2": MemoryStore()}
         self.lives: Counter[str] = Counter()
@@ -172,6 +173,7 @@ class Schedule:
             incarnation=self.lives[slot],
             store=self.stores[slot],
             static=self.static,
+            local=self.local,
             mutants=self.mutants,
             rng=self.rng,
         )
@@ -226,6 +228,7 @@ def test_every_schedule_gives_what_the_reference_gives() -> None:
     for what in (
         *("assigned", "revoked", "lost", "zombie", "waited for stable offsets", "waited for definitions"),
         *("transaction aborted", "transaction unknown", "transaction fenced", "released/applied"),
+        *("joined locally", "sent through the topic"),
         *("outcome fired", "outcome duplicate", "outcome expired", "outcome superseded", "outcome discarded"),
     ):
         assert happened[what], f"never: {what}"

@@ -23,6 +23,7 @@ from signal_router.model.log import InputRecord, TopicPartition
 from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor
+from signal_router.runtime.local import LocalCandidates
 from signal_router.runtime.match import MatchProcessor, SignalsPartition
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.stage import Stage
@@ -93,11 +94,13 @@ def written() -> dict[str, list[list[str | None]]]:
     join.partitions[0] = CandidatesPartition(table, Joiner(table, view, Limits()), 0, 0, "BBBBBBBBBBBBBBBBBBBBBB")
     first, second = Stage(1, "w/1/1"), Stage(1, "w/1/2")
 
-    match.step(Batch(tp, signals(), 32), first, now=AT + 10**7, max_outputs=10**6)
+    match.step(Batch(tp, signals(), 32), first, now=AT + 10**7, max_outputs=10**6, max_records=10**6)
+    LocalCandidates(join, names.candidates, enabled=False).send(first, max_outputs=10**6)
     match.mark(first, {"signals/0": AT + 31_000}, ("signals/0", "signals/1"), ())
     sent = [output.value for output in first.outputs if output.topic == names.candidates]
     records = [InputRecord(offset, AT, None, value) for offset, value in enumerate(sent)]
-    join.step(Batch(TopicPartition(names.candidates, 0), records, len(records)), second, max_outputs=10**6)
+    batch = Batch(TopicPartition(names.candidates, 0), records, len(records))
+    join.step(batch, second, max_outputs=10**6, max_records=10**6)
 
     changelog = [*table.staged(), (POSITION, second.positions[0])]
     return {

@@ -74,7 +74,9 @@ class Reader:
 class Bench:
     """One worker with one signals and one candidates partition."""
 
-    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Pace | None = None) -> None:
+    def __init__(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Pace | None = None, *, local: bool = False
+    ) -> None:
         self.plant = plant = Plant(1, 1)
         self.names = names = plant.names
         plant.broker.create_topic(names.workers)
@@ -83,7 +85,7 @@ class Bench:
             pass
         self.signals = TopicPartition(names.signals, 0)
         self.candidates = TopicPartition(names.candidates, 0)
-        self.takeovers = {1: Takeover(signals={self.signals: SignalsPartition("t", 0)}, joins={0: JoinStart(0, 0)})}
+        self.takeovers = {1: Takeover(signals={self.signals: SignalsPartition("t", 0)}, joins={0: JoinStart(0, 0, 0)})}
         monkeypatch.setattr(worker_module, "take_over", lambda *_: self.takeovers[max(self.takeovers)])
         self.failures: list[SignalRouterError] = []
         self.roster = Roster()
@@ -95,7 +97,7 @@ class Bench:
         limits = {names.triggers: 1_000_000, names.lineage: 1_000_000}
         topic = TopicDescription("t", 1)
         self.worker = Worker(
-            WorkerSettings(Connection(app=APP), "w1", tmp_path, pace=pace or Pace()),
+            WorkerSettings(Connection(app=APP), "w1", tmp_path, local_candidates=local, pace=pace or Pace()),
             Cluster(Connection(app=APP), None, names, APP, "cluster", topic, topic),  # type: ignore[arg-type]
             self.store,
             self.view,
@@ -266,7 +268,7 @@ def test_a_new_assignment_takes_no_offsets_from_the_one_before(bench: Any) -> No
         telling = asyncio.create_task(given.worker.tell_roster())
         await asyncio.sleep(0)
         given.worker.lost(1)
-        given.takeovers[3] = Takeover(joins={0: JoinStart(1, 1)})
+        given.takeovers[3] = Takeover(joins={0: JoinStart(1, 1, 1)})
         given.worker.assigned(3, frozenset({given.candidates}), given.member.group_metadata())
         await asyncio.sleep(0)
         released.set()
@@ -419,6 +421,60 @@ def test_a_transaction_does_not_wait_for_ever_for_candidates(tmp_path: Path, mon
         await given.worker.on_signals(inbox(given.signal("B")))
 
         await until(lambda: len(given.written) == 2)
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_local_candidates_are_joined_in_the_transaction_that_matched_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, local=True)
+        await given.begin()
+
+        await given.worker.on_signals(inbox(given.signal("A")))
+        await given.worker.on_signals(inbox(given.signal("B")))
+        await until(lambda: given.worker.meter.counts["candidates", "", "local"] == 2)
+
+        assert given.triggers == 1
+        assert given.written == []
+        assert given.next_offset == 0
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_a_mark_comes_behind_the_candidates_it_speaks_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, Pace(idle_ms=60_000))
+        await given.begin()
+
+        await given.worker.on_signals(inbox(given.signal("A")))
+        given.worker.marks.set_inputs({given.names.signals: 1})
+        await given.worker.mark()
+
+        assert [type(candidates.decode(each)) for each in given.written] == [Candidate, Mark]
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_a_long_batch_is_committed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, Pace(max_records=2))
+        await given.begin()
+        long = given.signal("A")
+        for name in "BABA":
+            long.join(given.signal(name))
+        before = given.worker.meter.transactions
+
+        await given.worker.on_signals(inbox(long))
+
+        assert given.worker.meter.total("signals") == 4
+        assert given.worker.meter.transactions == before + 2
+        await given.worker.mark()
+        assert given.worker.meter.total("signals") == 5
         await given.worker.stop()
 
     asyncio.run(story())
