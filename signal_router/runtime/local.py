@@ -9,7 +9,9 @@ locally only while it has been read up to
     (b) the last candidate that this worker itself sent there.
 
 Otherwise all that is held for the partition goes through the topic, behind what is there. Having caught up with the
-topic once is not enough: (a) and (b) each forbid an order that random schedules find within minutes.
+topic once is not enough: (a) and (b) each forbid an order that random schedules find within minutes. Under load a
+partition would never catch up with what is sent after it, so the worker leaves the signals alone for as long as
+`behind` names any.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from signal_router.model.candidates import encode
 from signal_router.model.log import OutputRecord, TopicPartition
 from signal_router.runtime.join import JoinProcessor
 from signal_router.runtime.stage import Stage
+
+FAN_OUT = 4
+"""How far the last candidates of a stage may go beyond its room: each writes a trigger and its lineage, seldom more."""
 
 
 class LocalCandidates:
@@ -36,6 +41,14 @@ class LocalCandidates:
         """Begins anew with an assignment; `ends` are those of (a), by own candidates partition."""
         self._barriers = dict(ends)
 
+    @property
+    def behind(self) -> frozenset[int]:
+        """The own partitions that must be read further before they take candidates locally."""
+        if not self._enabled:
+            return frozenset()
+        partitions = self._join.partitions
+        return frozenset(number for number, at in self._barriers.items() if partitions[number].next_offset < at)
+
     def join(self, stage: Stage, *, max_outputs: int) -> None:
         """Joins what a stage holds for partitions that may take it, as far as the stage has room."""
         for partition in self._open(stage):
@@ -47,9 +60,10 @@ class LocalCandidates:
     def send(self, stage: Stage, *, max_outputs: int) -> None:
         """Leaves nothing held: joins what may be joined here, and sends the rest through the topic.
 
-        Comes before a mark is written and before the stage is committed.
+        Comes before a mark is written and before the stage is committed. What is held has been counted as outputs
+        before (`Stage.size`), and may become a few times as many.
         """
-        self.join(stage, max_outputs=max_outputs)
+        self.join(stage, max_outputs=len(stage.outputs) + FAN_OUT * max_outputs)
         for partition, held in list(stage.candidates.items()):
             last = len(held) - 1
             for place, candidate in enumerate(held):
@@ -68,9 +82,5 @@ class LocalCandidates:
     def _open(self, stage: Stage) -> list[int]:
         if not self._enabled:
             return []
-        barriers, partitions = self._barriers, self._join.partitions
-        return [
-            number
-            for number in stage.candidates
-            if number not in stage.sent and number in barriers and partitions[number].next_offset >= barriers[number]
-        ]
+        closed = self.behind | stage.sent
+        return [number for number in stage.candidates if number in self._barriers and number not in closed]

@@ -304,10 +304,3 @@ def _fault(cluster: Cluster, position: TablePosition | None, next_offset: int, *
     if position.next_offset != next_offset:
         return f"the table was decided up to {position.next_offset}, but {next_offset} is to be read next"
     return None
-
-
-def offsets_of(takeover: Takeover, candidates: str) -> Mapping[TopicPartition, int]:
-    """Where every partition goes on."""
-    offsets = {tp: partition.next_offset for tp, partition in takeover.signals.items()}
-    offsets |= {TopicPartition(candidates, number): start.next_offset for number, start in takeover.joins.items()}
-    return offsets

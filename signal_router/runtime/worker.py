@@ -43,6 +43,7 @@ from signal_router.observe.meter import Meter
 from signal_router.observe.phases import PhaseClock
 from signal_router.runtime.commit import Result, Verdict, commit, run
 from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
+from signal_router.runtime.fetching import Fetching
 from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
 from signal_router.runtime.local import LocalCandidates
@@ -60,7 +61,7 @@ from signal_router.runtime.roster import (
 )
 from signal_router.runtime.settings import WorkerSettings
 from signal_router.runtime.stage import Stage
-from signal_router.runtime.takeover import Cluster, Takeover, offsets_of, take_over
+from signal_router.runtime.takeover import Cluster, Takeover, take_over
 from signal_router.state.store import Store
 from signal_router.state.tables import PartitionTable
 
@@ -125,7 +126,6 @@ class Worker:
         self._assignment = 0
         self._voided = 0  # the newest assignment known to have ended; there is none before the first
         self._failed = False
-        self._epoch = -1
         self._tps: frozenset[TopicPartition] = frozenset()
         self._group_metadata = b""
         self._interrupted = self._taking_over = threading.Event()
@@ -158,13 +158,14 @@ class Worker:
             all_lineage=settings.all_lineage,
         )
         self._local = LocalCandidates(self._join, cluster.names.candidates, enabled=settings.local_candidates)
+        self._fetching = Fetching(self._match, self._join, self._local, cluster.names.candidates)
         self.marks = MarkKeeper(self._match, self._join)
 
     # ---- called by the consume thread
 
     def attach(self, consume: ConsumeThread) -> None:
         """Names the consume thread whose listener this worker is."""
-        self._consume = consume
+        self._consume = self._fetching.consume = consume
 
     def assigned(self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
         """A new assignment; taking over begins."""
@@ -231,7 +232,7 @@ class Worker:
         """Stage 1 for all that waits."""
         async with self._turn():
             for batch in self._take(inbox):
-                if batch.epoch == self._epoch:
+                if batch.epoch == self._fetching.epoch:
                     await self._match_batch(batch)
 
     async def _match_batch(self, batch: Fetched) -> None:
@@ -239,7 +240,7 @@ class Worker:
             self._match.met_end(batch.tp, batch.next_offset)
             return
         while not self._match_step(batch):
-            if not await self._commit() or batch.epoch != self._epoch:
+            if not await self._commit() or batch.epoch != self._fetching.epoch:
                 return
         await self._pace()
 
@@ -282,8 +283,9 @@ class Worker:
         """Stage 2 for all that waits."""
         async with self._turn():
             for batch in self._take(inbox):
-                if batch.epoch == self._epoch:
+                if batch.epoch == self._fetching.epoch:
                     await self._join_or_park(batch)
+            self._fetching.look()
 
     async def _join_or_park(self, batch: Fetched) -> None:
         if batch.records and self._echo:
@@ -291,7 +293,7 @@ class Worker:
             if not self._echo:
                 self._echo_until = 0.0
         parked = self._parked.get(batch.tp.partition)
-        if parked is not None:
+        if parked is not None and parked[0].epoch == batch.epoch:
             parked.append(batch)
         elif batch.records:
             await self._join_batch(batch)
@@ -302,7 +304,7 @@ class Worker:
         while True:
             progress = self._join_step(batch)
             if progress is Progress.FULL:
-                if not await self._commit() or batch.epoch != self._epoch:
+                if not await self._commit() or batch.epoch != self._fetching.epoch:
                     return
                 continue
             if progress is Progress.BEHIND:
@@ -313,7 +315,7 @@ class Worker:
 
     def _check_parked(self, batch: Fetched) -> None:
         parked = self._parked.get(batch.tp.partition)
-        if parked and parked[0] is batch and batch.epoch == self._epoch:
+        if parked and parked[0] is batch and batch.epoch == self._fetching.epoch:
             self._stop_with(
                 StateError(
                     f"candidates partition {batch.tp.partition} waited {BEHIND_S:g} s for definitions newer than"
@@ -325,7 +327,7 @@ class Worker:
     async def _unpark(self) -> None:
         for partition in list(self._parked):
             for batch in self._parked.pop(partition, ()):
-                if batch.epoch != self._epoch:
+                if batch.epoch != self._fetching.epoch:
                     continue
                 if partition in self._parked:
                     self._parked[partition].append(batch)
@@ -356,7 +358,7 @@ class Worker:
 
     async def _end_assignment(self, assignment: int, *, commit_open: bool) -> None:
         if assignment == self._assignment:
-            self._epoch = -1
+            self._fetching.end()
         async with self._lock:
             if assignment != self._assignment:
                 return
@@ -369,7 +371,7 @@ class Worker:
 
         Needs no lock: where there is an open stage no commit is on its way.
         """
-        self._epoch = -1
+        self._fetching.leave()
         self._drop_stage()
         self._assignment, self._tps = 0, frozenset()
         self._parked.clear()
@@ -387,7 +389,7 @@ class Worker:
                 return
             interrupted = self._taking_over
             self.phase = Phase.TAKING_OVER
-            self._epoch = -1
+            self._fetching.end()
             self._drop_stage()
             await self._look_again()
             try:
@@ -417,7 +419,7 @@ class Worker:
             )
             self.meter.restored(takeover.restored, takeover.seconds)
             self.phase = Phase.RUNNING
-            self._consume.start_fetching(assignment, offsets_of(takeover, self._cluster.names.candidates))
+            self._fetching.begin(assignment)
 
     async def _look_again(self) -> None:
         """Lets the app see whether a topic is to blame for an aborted transaction; not for long, others may be."""
@@ -593,7 +595,11 @@ class Worker:
             if self._log is not None:
                 self._local.committed(stage, self._log.delivered())
             self._await_echo(stage)
-            return stage.assignment == self._assignment
+            if stage.assignment != self._assignment:
+                return False
+            if stage.sent and self.phase is Phase.RUNNING:
+                self._fetching.look()
+            return True
         self.meter.failed(result.verdict.value)
         _log.warning(
             "transaction not committed",
@@ -630,10 +636,8 @@ class Worker:
         if self._failures > 1:
             _log.warning("waiting to go on", attempt=self._failures, error=self.trouble)
         self.phase = Phase.TAKING_OVER
-        self._epoch = -1
         assignment = self._assignment
-        if self._consume is not None:
-            self._consume.stop_fetching(assignment)
+        self._fetching.stop(assignment)
         pause = min(0.1 * 2 ** (self._failures - 1), 5.0)
         self._loop.call_later(pause, lambda: self._spawn(self._take_over(assignment)))
 
@@ -661,7 +665,7 @@ class Worker:
     async def mark(self) -> None:
         """Announces how far the signals partitions have been read; also commits ends that were met meanwhile."""
         async with self._turn():
-            if self.phase is not Phase.RUNNING or self._epoch < 0:
+            if self.phase is not Phase.RUNNING or self._fetching.epoch < 0:
                 return
             stage = self._open(self._group_metadata)
             if not self._send_candidates(stage):
@@ -757,12 +761,12 @@ class Worker:
         self._fail(error)
 
     def _set_epoch(self, assignment: int, epoch: int) -> None:
-        if assignment == self._assignment and self.phase is Phase.RUNNING:
-            self._epoch = epoch
+        if assignment == self._assignment:
+            self._fetching.told(epoch)
 
     def _deliver(self, batches: Sequence[Fetched]) -> None:
         for batch in batches:
-            if batch.epoch != self._epoch:
+            if batch.epoch != self._fetching.epoch:
                 self._taken(batch)
                 continue
             self.deliver(batch)

@@ -169,7 +169,7 @@ def test_of_one_stage_nothing_is_joined_behind_what_was_sent() -> None:
     assert sent(stage) == {0: [1, 2]}
 
 
-def test_a_full_stage_sends_what_it_cannot_join_behind_what_it_joined() -> None:
+def test_a_full_stage_leaves_the_rest_for_its_end() -> None:
     given = Given()
     stage = given.stage(0, 0, 0, 0)
 
@@ -178,8 +178,19 @@ def test_a_full_stage_sends_what_it_cannot_join_behind_what_it_joined() -> None:
     given.local.send(stage, max_outputs=3)
 
     assert held == [3, 4]
-    assert sent(stage) == {0: [3, 4]}
-    assert fired(stage) == 2
+    assert stage.candidates == {}
+    assert fired(stage) == 4
+
+
+def test_what_a_stage_cannot_hold_at_all_goes_through_the_topic_behind_what_it_joined() -> None:
+    given = Given()
+    stage = given.stage(*[0] * 10)
+
+    given.local.send(stage, max_outputs=3)
+
+    joined = fired(stage)
+    assert 0 < joined < 10
+    assert sent(stage) == {0: list(range(joined + 1, 11))}
 
 
 def test_a_candidate_whose_joining_fails_goes_through_the_topic_with_all_behind_it(

@@ -21,6 +21,7 @@ from signal_router.model.definitions import definition, definition_key, encode_d
 from signal_router.model.documents import read_documents
 from signal_router.model.log import InputRecord, TopicPartition
 from signal_router.observe.meter import Meter
+from signal_router.runtime import fetching
 from signal_router.runtime import worker as worker_module
 from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
 from signal_router.runtime.destinations import Destinations
@@ -59,13 +60,18 @@ class Reader:
 
     def __init__(self) -> None:
         self.started: list[int] = []
+        self.offsets: Mapping[TopicPartition, int] = {}
+        self.worker: Worker
 
     def taken(self, _batch: Fetched) -> None: ...
 
-    def start_fetching(self, assignment: int, _offsets: Mapping[TopicPartition, int]) -> None:
+    def start_fetching(self, assignment: int, offsets: Mapping[TopicPartition, int]) -> None:
         self.started.append(assignment)
+        self.offsets = offsets
+        self.worker.fetching(assignment, EPOCH)
 
-    def stop_fetching(self, _assignment: int) -> None: ...
+    def stop_fetching(self, assignment: int) -> None:
+        self.worker.fetching(assignment, EPOCH)
 
     def stop(self, _deadline_s: float) -> bool:
         return True
@@ -108,6 +114,7 @@ class Bench:
             self.failures.append,
             lambda effect: self.before(effect),  # noqa: PLW0108 - a test sets it later
         )
+        self.reader.worker = self.worker
         self.worker.attach(self.reader)  # type: ignore[arg-type]
 
     def definition(self, offset: int) -> ReadDefinition:
@@ -119,7 +126,6 @@ class Bench:
         await self.worker.take_definitions([self.definition(0)])
         self.worker.assigned(1, frozenset({self.signals, self.candidates}), self.member.group_metadata())
         await until(lambda: self.worker.phase is Phase.RUNNING)
-        self.worker.fetching(1, EPOCH)
         await asyncio.sleep(0)
 
     def candidate(self, name: str) -> bytes:
@@ -475,6 +481,47 @@ def test_a_long_batch_is_committed_in_pieces(tmp_path: Path, monkeypatch: pytest
         assert given.worker.meter.transactions == before + 2
         await given.worker.mark()
         assert given.worker.meter.total("signals") == 5
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_signals_wait_until_the_candidates_on_their_way_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, local=True)
+        given.takeovers[1].joins[0] = JoinStart(0, 0, 2)  # two records of an earlier life are on their way
+        await given.begin()
+        at_first = set(given.reader.offsets)
+
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        halfway = set(given.reader.offsets)
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        await asyncio.sleep(0)
+
+        assert at_first == halfway == {given.candidates}
+        assert given.reader.offsets == {given.candidates: 2, given.signals: 0}
+        await given.worker.on_signals(inbox(given.signal("B")))
+        await until(lambda: given.worker.meter.counts["candidates", "", "local"] == 1)
+        assert given.triggers == 1
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        monkeypatch.setattr(fetching, "CATCH_UP_S", 0.02)
+        given = Bench(tmp_path, monkeypatch, local=True)
+        given.takeovers[1].joins[0] = JoinStart(0, 0, 2)
+        await given.begin()
+
+        await until(lambda: given.signals in given.reader.offsets)
+        await asyncio.sleep(0)
+        await given.worker.on_signals(inbox(given.signal("A")))
+
+        await until(lambda: len(given.written) == 1)
         await given.worker.stop()
 
     asyncio.run(story())
