@@ -2,8 +2,8 @@
 
     python -m benchmarks [--signals 200000] [--runs 3] [--json FILE] [--only throughput,floor,latency,…]
 
-Conditions: 4 partitions per topic, lz4, classic protocol, ~230-byte JSON, half of the signals complete a pair. All
-candidates go through their topic. The broker and the load share the machine with the worker.
+Conditions: 4 partitions per topic, lz4, classic protocol, ~230-byte JSON, half of the signals complete a pair. What
+ends in `-topic` sends all candidates through their topic. The broker and the load share the machine with the worker.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from benchmarks.match import measure as match
 from benchmarks.restore import measure as restore
 from signal_router import __version__
 from signal_router.kafka.admin_client import connect
-from signal_router.kafka.choice import choose_broker
+from signal_router.kafka.choice import BrokerChoice, choose_broker
+from signal_router.kafka.embedded import EmbeddedBroker
 from signal_router.kafka.settings import Connection
 from signal_router.kafka.topic_changes import apply_topics, wanted_topics
 from signal_router.kafka.topics import load_topics, resolve
@@ -43,6 +44,9 @@ from signal_router.model.definitions import definition, definition_key, encode_d
 from signal_router.model.documents import read_documents
 from signal_router.runtime.app import Application
 from signal_router.runtime.settings import WorkerSettings
+
+JVM_OPTIONS = ("-Xmx1g", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError")
+WARM_UP_S = 40
 
 PAIR = """
 apiVersion: signal-router/v1
@@ -121,12 +125,13 @@ class Bench:
                 return
 
     @contextmanager
-    def worker(self, state: Path, total: int | None = None, **extra: object):
+    def worker(self, state: Path, candidates: str, total: int | None = None, **extra: object):
         request = json.dumps(
             {
                 "bootstrap": self.connection.bootstrap,
                 "prefix": self.connection.prefix,
                 "state": str(state),
+                "candidates": candidates,
                 "total": total,
                 **extra,
             }
@@ -168,7 +173,10 @@ class Bench:
 async def run_worker(request: dict) -> None:
     """The measured process."""
     connection = Connection(request["bootstrap"], request["prefix"])
-    app = Application(WorkerSettings(connection, "bench-0", Path(request["state"])))
+    settings = WorkerSettings(
+        connection, "bench-0", Path(request["state"]), local_candidates=request["candidates"] == "local"
+    )
+    app = Application(settings)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, app.stop)
     marks: dict[str, float] = {}
@@ -206,6 +214,7 @@ async def run_worker(request: dict) -> None:
             {
                 "started": ready.result() if ready.done() else None,
                 "last": marks.get("last"),
+                "local": app.meter.counts["candidates", "", "local"],
                 "signals": app.meter.total("signals"),
                 "fired": app.meter.total("fired"),
                 "transactions": app.meter.transactions,
@@ -235,11 +244,14 @@ async def _ready(app: Application) -> float:
     return time.perf_counter()
 
 
-def throughput(bootstrap: str, signals: int, profile: str | None = None) -> dict:
+def throughput(bootstrap: str, candidates: str, signals: int = 200_000, profile: str | None = None) -> dict:
     """Preloaded signals to committed triggers."""
     bench = Bench(bootstrap)
     bench.load(signals // 2)
-    with tempfile.TemporaryDirectory() as state, bench.worker(Path(state), signals // 2, profile=profile) as process:
+    with (
+        tempfile.TemporaryDirectory() as state,
+        bench.worker(Path(state), candidates, signals // 2, profile=profile) as process,
+    ):
         out, _ = process.communicate(timeout=600)
     found = json.loads(out.splitlines()[-1])
     if "error" in found:
@@ -251,6 +263,7 @@ def throughput(bootstrap: str, signals: int, profile: str | None = None) -> dict
         "cpu_us_per_signal": found["cpu_s"] / signals * 1e6,
         "peak_mb": found["peak_mb"],
         "transactions": found["transactions"],
+        "local_share": found["local"] / signals,
         "recycles": found["recycles"],
         "missing": signals // 2 - different,
         "twice": written - different,
@@ -260,10 +273,10 @@ def throughput(bootstrap: str, signals: int, profile: str | None = None) -> dict
     }
 
 
-def latency(bootstrap: str, rate: int = 500, seconds: int = 20) -> dict:
+def latency(bootstrap: str, candidates: str, rate: int = 500, seconds: int = 20) -> dict:
     """From producing the second signal of a pair to a read_committed consumer that has the trigger, at a fixed rate."""
     bench = Bench(bootstrap)
-    with tempfile.TemporaryDirectory() as state, bench.worker(Path(state)) as process:
+    with tempfile.TemporaryDirectory() as state, bench.worker(Path(state), candidates) as process:
         _await_ready(process)
         seen: dict[int, float] = {}
         stop = threading.Event()
@@ -292,6 +305,7 @@ def latency(bootstrap: str, rate: int = 500, seconds: int = 20) -> dict:
         "p99_ms": quantile(0.99),
         "max_ms": times[-1],
         "transactions_per_s": found["transactions"] / (seconds + 3),
+        "local_share": found["local"] / max(found["signals"], 1),
         "cpu_s": found["cpu_s"],
         "recycles": found["recycles"],
     }
@@ -345,14 +359,14 @@ def _produce_at(bench: Bench, rate: int, seconds: int) -> dict[int, float]:
     return sent
 
 
-def restart(bootstrap: str) -> dict:
+def restart(bootstrap: str, candidates: str) -> dict:
     """kill -9 under load to the first new trigger, same slot and state directory."""
     bench = Bench(bootstrap)
     with tempfile.TemporaryDirectory() as state:
         seen: dict[int, float] = {}
         stop = threading.Event()
         reader = threading.Thread(target=_read_triggers, args=(bench, seen, stop))
-        with bench.worker(Path(state)) as process:
+        with bench.worker(Path(state), candidates) as process:
             _await_ready(process)
             reader.start()
             feed = threading.Thread(target=_produce_at, args=(bench, 500, 14))
@@ -363,7 +377,7 @@ def restart(bootstrap: str) -> dict:
             killed = time.perf_counter()
         time.sleep(0.3)
         before = len(seen)
-        with bench.worker(Path(state)) as process:
+        with bench.worker(Path(state), candidates) as process:
             while len(seen) == before and time.perf_counter() - killed < 60:
                 time.sleep(0.005)
             found = time.perf_counter() - killed
@@ -392,6 +406,26 @@ def match_growth() -> dict:
     }
 
 
+def long_lived_broker() -> BrokerChoice:
+    """The broker that tests use, with the compiler of a JVM that lives long: theirs starts sooner and is slower."""
+    choice = choose_broker()
+    if choice.kind == "embedded":
+        choice.broker = EmbeddedBroker(jvm_options=JVM_OPTIONS)
+    return choice
+
+
+def processor_ticks() -> list[int]:
+    """What the machine's processors did since its start: user, nice, system, idle, …, the eighth is stolen time."""
+    stat = Path("/proc/stat")
+    return [int(each) for each in stat.read_text().split("\n", 1)[0].split()[1:9]] if stat.exists() else []
+
+
+def stolen_percent(before: list[int], after: list[int]) -> float:
+    """How much of the processors other machines on the same host took: above some 5 % a figure says little."""
+    spent = [later - earlier for earlier, later in zip(before, after, strict=True)]
+    return 100 * spent[7] / sum(spent) if len(spent) == 8 and sum(spent) else 0.0
+
+
 def _spread(values: list[float]) -> str:
     return f"{min(values):,.1f} / {statistics.median(values):,.1f} / {max(values):,.1f}"
 
@@ -403,7 +437,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--entries", type=int, default=1_000_000, help="of the restore")
-    parser.add_argument("--only", default="throughput,floor,latency,restart,restore,match")
+    parser.add_argument("--only", help="some of the measures, with commas between them")
     parser.add_argument("--bootstrap", default=os.environ.get("SIGNAL_ROUTER_BOOTSTRAP"))
     parser.add_argument("--profile")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -414,25 +448,32 @@ def main() -> None:
     if options.bootstrap:
         os.environ["SIGNAL_ROUTER_BOOTSTRAP"] = options.bootstrap
     measures = {
-        "throughput": lambda bootstrap: throughput(bootstrap, options.signals, options.profile),
+        "throughput": lambda bootstrap: throughput(bootstrap, "local", options.signals, options.profile),
+        "throughput-topic": lambda bootstrap: throughput(bootstrap, "topic", options.signals, options.profile),
         "floor": transaction_floor,
-        "latency": latency,
-        "restart": restart,
+        "latency": lambda bootstrap: latency(bootstrap, "local"),
+        "latency-topic": lambda bootstrap: latency(bootstrap, "topic"),
+        "restart": lambda bootstrap: restart(bootstrap, "local"),
         "restore": lambda bootstrap: {"entries_per_s": restore(bootstrap, options.entries, 1)[0]},
         "match": lambda _bootstrap: match_growth(),
     }
-    names = options.only.split(",")
+    names = options.only.split(",") if options.only else list(measures)
     unknown = sorted(set(names) - set(measures))
     if unknown:
         parser.error(f"--only knows {', '.join(measures)}, not {', '.join(unknown)}")
     console = Console()
     results: dict[str, list[dict]] = {}
-    with choose_broker() as broker:
+    with long_lived_broker() as broker:
         console.print(f"broker: {broker.reason}")
+        if broker.kind == "embedded" and set(names) - {"match"}:
+            console.print(f"warming it up for {WARM_UP_S} s: until then its compiler takes most of one processor")
+            latency(broker.bootstrap, "topic", seconds=WARM_UP_S)
         # In turns: what else the machine does then falls on all of them.
         for _ in range(options.runs):
             for name in names:
+                before = processor_ticks()
                 found = measures[name](broker.bootstrap)
+                found["stolen_percent"] = stolen_percent(before, processor_ticks())
                 results.setdefault(name, []).append(found)
                 shown = {key: round(value, 2) if isinstance(value, float) else value for key, value in found.items()}
                 console.print({name: shown})
