@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from confluent_kafka import (
@@ -26,7 +26,9 @@ from signal_router.kafka.settings import Connection
 from signal_router.model.log import NextOffset, TopicPartition
 
 REQUEST_S = 10.0
-_ATTEMPT_S = 2.0
+_ATTEMPT_S = 1.0
+STUCK_S = 1.0
+"""What an open transaction hides for longer than that is somebody's who does not go on."""
 _log = logging.getLogger(__name__)
 _FOR_URLS = str.maketrans("+/", "-_")
 _UNSTABLE = {KafkaError.UNSTABLE_OFFSET_COMMIT}
@@ -61,6 +63,7 @@ def stable_offsets(
     *,
     deadline_s: float,
     interrupted: threading.Event | None = None,
+    stuck: Callable[[], None] = lambda: None,
 ) -> dict[TopicPartition, NextOffset | None]:
     """Reads committed next offsets, waiting for transactions that have some open; None where nothing is committed.
 
@@ -68,9 +71,12 @@ def stable_offsets(
     do, but once the coordinator's broker restarts it hangs, and the process dies when the broker is back (librdkafka
     2.16.1; #5511 there).
 
-    Raises `BrokerError` past the deadline, `InterruptedError` when `interrupted` is set.
+    `stuck` is called once when they have not come within `STUCK_S`. Raises `BrokerError` past the deadline,
+    `InterruptedError` when `interrupted` is set.
     """
-    return _committed(connection, group, tps, "read_committed", deadline_s=deadline_s, interrupted=interrupted)
+    return _committed(
+        connection, group, tps, "read_committed", deadline_s=deadline_s, interrupted=interrupted, stuck=stuck
+    )
 
 
 def committed_offsets(
@@ -88,6 +94,7 @@ def _committed(
     *,
     deadline_s: float,
     interrupted: threading.Event | None = None,
+    stuck: Callable[[], None] = lambda: None,
 ) -> dict[TopicPartition, NextOffset | None]:
     wanted = [KafkaTopicPartition(tp.topic, tp.partition) for tp in tps]
     if not wanted:
@@ -98,6 +105,7 @@ def _committed(
         )
     )
     until = time.monotonic() + deadline_s
+    stuck_at = time.monotonic() + STUCK_S
     try:
         while True:
             try:
@@ -110,6 +118,9 @@ def _committed(
                 error = exception.args[0]
             if interrupted is not None and interrupted.is_set():
                 raise InterruptedError
+            if time.monotonic() >= stuck_at:
+                stuck()
+                stuck_at = until
             if error.code() not in _UNSTABLE | _PASSING or time.monotonic() > until:
                 raise BrokerError(
                     f'committed offsets of group "{group}" cannot be read: {error.str()}',
@@ -134,16 +145,24 @@ def start_offsets(admin: AdminClient, tps: Iterable[TopicPartition]) -> dict[Top
     return _list_offsets(admin, tps, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
-def _list_offsets(admin: AdminClient, tps: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+def stable_ends(admin: AdminClient, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    """The read_committed end of each partition: what lies behind it is hidden by an open transaction."""
+    return _list_offsets(admin, tps, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
+
+
+def _list_offsets(
+    admin: AdminClient,
+    tps: Iterable[TopicPartition],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[TopicPartition, int]:
     wanted = {KafkaTopicPartition(tp.topic, tp.partition): spec for tp in tps}
     if not wanted:
         return {}
     until = time.monotonic() + REQUEST_S
     while True:
         try:
-            futures = admin.list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_S
-            )
+            futures = admin.list_offsets(wanted, isolation_level=isolation, request_timeout=REQUEST_S)
             return {
                 TopicPartition(tp.topic, tp.partition): future.result(REQUEST_S + 1).offset
                 for tp, future in futures.items()

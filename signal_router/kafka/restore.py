@@ -17,6 +17,7 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from signal_router.errors import BrokerError
 from signal_router.kafka.follow import reader_settings
+from signal_router.kafka.offsets import STUCK_S
 from signal_router.kafka.settings import Connection
 
 BATCH_RECORDS = 5_000
@@ -37,13 +38,14 @@ def restore(
     apply: Apply,
     *,
     interrupted: threading.Event,
+    stuck: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
     """Replays partitions from their start offsets to their targets; returns how many records were applied.
 
     `apply` is called from this thread, in order of each partition, with many records at once. `progress` is told
-    (offsets done, offsets in all). Raises `InterruptedError` when `interrupted` is set, `BrokerError` when the end
-    stays hidden.
+    (offsets done, offsets in all); `stuck` is called while nothing has come for `STUCK_S`. Raises `InterruptedError`
+    when `interrupted` is set, `BrokerError` when the end stays hidden.
     """
     left = {partition for partition, start in starts.items() if start < targets[partition]}
     if not left:
@@ -74,6 +76,8 @@ def restore(
                 held_records = 0
             left -= {partition for partition, offset in ends.items() if offset >= targets[partition]}
             progress(sum(min(reached[p], targets[p]) - starts[p] for p in reached if p in targets), total)
+            if time.monotonic() - moved_at > STUCK_S:
+                stuck()
             if time.monotonic() - moved_at > HIDDEN_S:
                 raise BrokerError(
                     f'an open transaction hides the end of changelog "{changelog}", partitions {sorted(left)}',

@@ -32,6 +32,19 @@ LINES: Final[Mapping[str, Line]] = {
     ),
     "signals topics changed": Line("info", ("topics",), "A pattern matches other topics than before."),
     "topic differs from its file": Line("warning", ("advice",), "`signal-router topics diff` shows all differences."),
+    "candidates go through their topic": Line(
+        "info",
+        ("partitions",),
+        "What is on its way there was not read within 2 s after a take-over; until it is, nothing is joined locally.",
+    ),
+    "fenced a former owner": Line(
+        "info",
+        ("slot", "partitions"),
+        "An open transaction of the slot hid these partitions for a second: its worker is dead, and it was aborted.",
+    ),
+    "former owner not fenced; its open transaction is waited for": Line(
+        "warning", ("slot", "error"), "The same, but it could not be done; it ends with its time-out."
+    ),
     "assignment lost": Line("warning", ("assignment",), "The group gave the partitions away; open work is void."),
     "fenced by the group, joining it again": Line(
         "warning",

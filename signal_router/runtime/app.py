@@ -207,15 +207,16 @@ class Application:
             changelog=topics[names.changelog],
         )
 
-    def _make_log(self) -> TransactionLog:
+    def _make_log(self, slot: str) -> TransactionLog:
         settings = self.settings
         log = KafkaTransactionLog(
             settings.connection.producer_config({}),
-            settings.transactional_id,
+            settings.transactional_id_of(slot),
             transaction_timeout_ms=settings.times.transaction_ms,
             batch_bytes=lambda: self._outputs.destinations.batch_bytes,
         )
-        self._recycles = log.recycles
+        if slot == settings.slot:
+            self._recycles = log.recycles
         return log
 
     def _consumer_settings(self) -> dict[str, Setting]:

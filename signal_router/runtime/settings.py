@@ -111,4 +111,8 @@ class WorkerSettings:
     @property
     def transactional_id(self) -> str:
         """Stable over the lives of a slot, so that a new life fences the one before it."""
-        return f"{self.connection.prefix}{self.connection.app}-{self.slot}"
+        return self.transactional_id_of(self.slot)
+
+    def transactional_id_of(self, slot: str) -> str:
+        """That of any slot of the app."""
+        return f"{self.connection.prefix}{self.connection.app}-{slot}"

@@ -5,6 +5,8 @@
     3  replay from the stored changelog position, or from the start where there is none that can be trusted
     4  check the position record against the committed offset, the topic and its partition count
 
+Where an open transaction hides any of that for a second it is a dead worker's, and is ended (`former_owners`).
+
 Runs outside the group's callbacks, with clients of its own, and is interrupted when the assignment ends.
 """
 
@@ -12,14 +14,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 from confluent_kafka.admin import AdminClient
 
 from signal_router.errors import StateError
-from signal_router.kafka.offsets import TopicDescription, describe, end_offsets, stable_offsets, start_offsets
+from signal_router.kafka.offsets import (
+    STUCK_S,
+    TopicDescription,
+    describe,
+    end_offsets,
+    stable_ends,
+    stable_offsets,
+    start_offsets,
+)
 from signal_router.kafka.restore import restore
 from signal_router.kafka.settings import Connection
 from signal_router.kafka.topics import TopicNames
@@ -92,22 +102,28 @@ class Cluster:
 
 
 def take_over(
-    cluster: Cluster, store: Store, roster: Roster, tps: Iterable[TopicPartition], interrupted: threading.Event
+    cluster: Cluster,
+    store: Store,
+    roster: Roster,
+    tps: Iterable[TopicPartition],
+    interrupted: threading.Event,
+    stuck: Callable[[], None],
 ) -> Takeover:
-    """Finds where partitions go on and restores their tables.
+    """Finds where partitions go on and restores their tables; `stuck` is called where an open transaction hides that
+    for a second, and may be called again.
 
     Raises `InterruptedError`; `StateError` where going on would skip or repeat records; `BrokerError`.
     """
     began = time.monotonic()
     tps = sorted(tps)
     while True:
-        committed = _stable_offsets(cluster, tps, interrupted)
+        committed = _stable_offsets(cluster, tps, interrupted, stuck)
         try:
-            found = _take_over_at(cluster, store, roster, tps, committed, interrupted)
+            found = _take_over_at(cluster, store, roster, tps, committed, interrupted, stuck)
         except StateError:
             # An assignment may have ended without our knowledge: who has the partitions now goes on while we look, and
             # what we read does not fit together. Then the offsets have moved, and the group will soon say the rest.
-            if _stable_offsets(cluster, tps, interrupted) == committed:
+            if _stable_offsets(cluster, tps, interrupted, stuck) == committed:
                 raise
             continue
         found.seconds = time.monotonic() - began
@@ -115,11 +131,18 @@ def take_over(
 
 
 def _stable_offsets(
-    cluster: Cluster, tps: list[TopicPartition], interrupted: threading.Event
+    cluster: Cluster, tps: list[TopicPartition], interrupted: threading.Event, stuck: Callable[[], None]
 ) -> dict[TopicPartition, NextOffset | None]:
     if interrupted.is_set():
         raise InterruptedError
-    return stable_offsets(cluster.connection, cluster.group, tps, deadline_s=STABLE_WITHIN_S, interrupted=interrupted)
+    return stable_offsets(
+        cluster.connection,
+        cluster.group,
+        tps,
+        deadline_s=STABLE_WITHIN_S,
+        interrupted=interrupted,
+        stuck=stuck,
+    )
 
 
 def _take_over_at(
@@ -129,6 +152,7 @@ def _take_over_at(
     tps: list[TopicPartition],
     committed: Mapping[TopicPartition, NextOffset | None],
     interrupted: threading.Event,
+    stuck: Callable[[], None],
 ) -> Takeover:
     names = cluster.names
     topics = describe(cluster.admin, {tp.topic for tp in tps})
@@ -148,7 +172,7 @@ def _take_over_at(
             )
     mine = [tp.partition for tp in tps if tp.topic == names.candidates]
     if mine:
-        _restore_tables(cluster, store, mine, found, interrupted)
+        _restore_tables(cluster, store, mine, found, interrupted, stuck)
         for partition in mine:
             tp = TopicPartition(names.candidates, partition)
             fresh = committed[tp] is None
@@ -156,7 +180,7 @@ def _take_over_at(
             if _fault(cluster, position, resolved[tp].offset, fresh=fresh):
                 # The store may be damaged in a way that only shows here; the changelog decides.
                 _wipe(store, partition)
-                _restore_tables(cluster, store, [partition], found, interrupted)
+                _restore_tables(cluster, store, [partition], found, interrupted, stuck)
                 position = _position(store, partition)
                 fault = _fault(cluster, position, resolved[tp].offset, fresh=fresh)
                 if fault:
@@ -167,7 +191,28 @@ def _take_over_at(
             found.joins[partition] = JoinStart(
                 resolved[tp].offset, 0 if position is None else position.sequence, ends[tp]
             )
+        _uncover(cluster, {tp: ends[tp] for tp in tps if tp.topic == names.candidates}, resolved, interrupted, stuck)
     return found
+
+
+def _uncover(
+    cluster: Cluster,
+    ends: Mapping[TopicPartition, int],
+    resolved: Mapping[TopicPartition, NextOffset],
+    interrupted: threading.Event,
+    stuck: Callable[[], None],
+) -> None:
+    """Sees to it that candidates are not hidden for long: a worker that died before it named its offsets hides nothing
+    else. It is no condition of going on, so nothing is waited for afterwards.
+    """
+    hidden = {tp: end for tp, end in ends.items() if end > resolved[tp].offset}
+    until = time.monotonic() + STUCK_S
+    while hidden and not interrupted.wait(0.02):
+        found = stable_ends(cluster.admin, hidden)
+        hidden = {tp: end for tp, end in hidden.items() if found[tp] < end}
+        if hidden and time.monotonic() > until:
+            stuck()
+            return
 
 
 def _next_offset(
@@ -220,7 +265,12 @@ def _revision(metadata: str) -> int:
 
 
 def _restore_tables(
-    cluster: Cluster, store: Store, partitions: list[int], found: Takeover, interrupted: threading.Event
+    cluster: Cluster,
+    store: Store,
+    partitions: list[int],
+    found: Takeover,
+    interrupted: threading.Event,
+    stuck: Callable[[], None],
 ) -> None:
     changelog = cluster.names.changelog
     tps = [TopicPartition(changelog, partition) for partition in partitions]
@@ -235,7 +285,7 @@ def _restore_tables(
     def apply(partition: int, records: list[tuple[bytes, bytes | None]], behind: int) -> None:
         store.load(_entries(cluster, partition, records, behind))
 
-    found.restored += restore(cluster.connection, changelog, starts, ends, apply, interrupted=interrupted)
+    found.restored += restore(cluster.connection, changelog, starts, ends, apply, interrupted=interrupted, stuck=stuck)
     if interrupted.is_set():
         raise InterruptedError
 

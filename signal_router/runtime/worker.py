@@ -44,6 +44,7 @@ from signal_router.observe.phases import PhaseClock
 from signal_router.runtime.commit import Result, Verdict, commit, run
 from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
 from signal_router.runtime.fetching import Fetching
+from signal_router.runtime.former_owners import FormerOwners
 from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
 from signal_router.runtime.local import LocalCandidates
@@ -93,12 +94,14 @@ class Worker:
         view: DefinitionsView,
         roster: Roster,
         outputs: Outputs,
-        make_log: Callable[[], TransactionLog],
+        make_log: Callable[[str], TransactionLog],
         meter: Meter,
         fail: Callable[[SignalRouterError], None],
         observe: Callable[[str], object] = lambda _effect: None,
     ) -> None:
-        """`observe` is told the name of each effect of a commit before it runs, in the thread of the commits."""
+        """`make_log` gives the log of a slot, this one's or that of a dead worker. `observe` is told the name of each
+        effect of a commit before it runs, in the thread of the commits.
+        """
         self.settings = settings
         self.meter = meter
         self.view = view
@@ -394,9 +397,10 @@ class Worker:
             await self._look_again()
             try:
                 await self._prepare_log()
+                stuck = FormerOwners(self._roster, self.settings.slot, self._tps, self._end_transaction_of)
                 takeover = await self._in_thread(
                     self._takeovers,
-                    partial(take_over, self._cluster, self._store, self._roster, self._tps, interrupted),
+                    partial(take_over, self._cluster, self._store, self._roster, self._tps, interrupted, stuck),
                 )
                 await self._await_definitions(assignment, takeover.revision)
                 if assignment != self._assignment:
@@ -421,6 +425,13 @@ class Worker:
             self.phase = Phase.RUNNING
             self._fetching.begin(assignment)
 
+    def _end_transaction_of(self, slot: str) -> None:
+        log = self._make_log(slot)
+        try:
+            log.init()
+        finally:
+            log.close()
+
     async def _look_again(self) -> None:
         """Lets the app see whether a topic is to blame for an aborted transaction; not for long, others may be."""
         if self._aborted and self.look_again is not None:
@@ -430,7 +441,7 @@ class Worker:
 
     async def _prepare_log(self) -> None:
         if self._log is None:
-            self._log = self._make_log()
+            self._log = self._make_log(self.settings.slot)
         if self._log_broken:
             await self._in_thread(self._commits, self._log.init)
             self._log_broken = False

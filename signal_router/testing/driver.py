@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from signal_router.core.join import Joiner, Limits
@@ -90,6 +91,7 @@ class Plant:
     clock: ManualClock = field(default_factory=ManualClock)
     faults: Faults = field(default_factory=Faults)
     happened: Counter[str] = field(default_factory=Counter)
+    slots: set[str] = field(default_factory=set)
     broker: MemoryBroker = field(init=False)
     names: TopicNames = field(init=False)
 
@@ -183,6 +185,7 @@ class MemoryWorker:
     ) -> None:
         self.plant = plant
         self.slot = slot
+        plant.slots.add(slot)
         self.incarnation = incarnation
         self.store = store or MemoryStore()
         self.mutants = mutants
@@ -443,6 +446,7 @@ class MemoryWorker:
             if not isinstance(committed, Unstable):
                 break
             self.plant.happened["waited for stable offsets"] += 1
+            self._fence_another()
         yield "take-over: target"
         mine = [tp.partition for tp in tps if tp.topic == names.candidates]
         replayed = (
@@ -463,6 +467,14 @@ class MemoryWorker:
         self._learn()
         yield from self._announce(assignment, committed)
 
+    def _fence_another(self) -> None:
+        """As `signal_router.runtime.former_owners`, but without asking whether the other one is dead."""
+        others = sorted(self.plant.slots - {self.slot})
+        if others and self._rng.random() < 0.1:
+            with suppress(LogError):
+                MemoryLog(self.plant.broker, f"{APP}-{self._rng.choice(others)}").init()
+                self.plant.happened["another slot fenced"] += 1
+
     def _restore(self, number: int, target: int) -> Iterator[str]:
         changelog = TopicPartition(self.plant.names.changelog, number)
         prefix = partition_prefix(number)
@@ -474,6 +486,7 @@ class MemoryWorker:
             records, behind, _ = self.plant.broker.read(changelog, at, Isolation.READ_COMMITTED, 20)
             if behind == at:
                 self.plant.happened["waited for the changelog"] += 1
+                self._fence_another()
                 continue
             writes: list[tuple[bytes, bytes | None]] = []
             for record in records:

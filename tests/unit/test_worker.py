@@ -109,7 +109,7 @@ class Bench:
             self.view,
             self.roster,
             Outputs(names, APP, Destinations(limits), all_lineage=False),
-            lambda: MemoryLog(plant.broker, f"{APP}-w1"),
+            lambda slot: MemoryLog(plant.broker, f"{APP}-{slot}"),
             Meter(),
             self.failures.append,
             lambda effect: self.before(effect),  # noqa: PLW0108 - a test sets it later

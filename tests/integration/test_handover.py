@@ -1,0 +1,57 @@
+"""A worker dies in the middle of a transaction, and another one takes its partitions over without waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import PAIR, QUICK, announced, live_cluster
+
+from signal_router.kafka.embedded import EmbeddedBroker
+
+pytestmark = pytest.mark.kafka
+
+COUNT = 400
+SESSION_S = QUICK["session_ms"] / 1000
+NEVER_S = 300
+
+
+@pytest.fixture(scope="module")
+def patient_broker() -> Iterator[EmbeddedBroker]:
+    """A broker that looks for transactions that timed out only when the tests are long over."""
+    settings = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": str(NEVER_S * 1000)}
+    with EmbeddedBroker(settings=settings) as broker:
+        yield broker
+
+
+@pytest.mark.parametrize("effect", ["changelog", "offsets", "commit"])
+def test_the_open_transaction_of_a_dead_worker_is_ended(
+    patient_broker: EmbeddedBroker, prefix: str, tmp_path: Path, effect: str
+) -> None:
+    """At `changelog` only candidates and triggers hide something, at `offsets` the tables too, then the offsets."""
+    with live_cluster(patient_broker.bootstrap, prefix, tmp_path) as cluster:
+        cluster.apply(PAIR)
+        dies = cluster.worker("w1", static_membership=False, times=QUICK).await_running()
+        stays = cluster.worker("w2", static_membership=False, times=QUICK).await_running()
+        dies.await_log("took partitions over", times=2)
+        cluster.publish_many(announced("A", range(COUNT)))
+        cluster.await_decided()
+
+        dies.arm(effect)
+        cluster.publish_many(announced("B", range(COUNT)))
+        assert dies.await_end() == -9
+        killed_at = time.monotonic()
+        cluster.await_decided(within_s=SESSION_S + 20)
+        took = time.monotonic() - killed_at
+        cluster.stop_workers()
+
+        proof = cluster.prove()
+        proof.hold()
+        print(f"killed before {effect}: all decided {took:.1f} s later, of which {SESSION_S:g} s the session")
+        assert dies.struck == effect
+        assert '"w1"' in stays.log or "slot=w1" in stays.log
+        assert "fenced a former owner" in stays.log
+        assert sum(proof.fired().values()) == COUNT
+        assert {trigger.rpartition("/")[0] for trigger in cluster.aborted_transactions()} >= {"w1/1"}
