@@ -140,7 +140,7 @@ def test_names_and_labels_keep_the_rules(metric: metrics.Metric):
     assert metric.name.endswith("_total") == (metric.kind is metrics.Kind.COUNTER)
     assert bool(metric.buckets) == (metric.kind is metrics.Kind.HISTOGRAM)
     # Each has a bounded number of values, none of which comes from a signal.
-    bounded = {"subscription", "outcome", "reason", "verdict", "step", "topic", "partition", "phase"}
+    bounded = {"subscription", "outcome", "reason", "verdict", "step", "topic", "partition", "phase", "way"}
     assert set(metric.labels) <= bounded | {"slot", "app", "version"}
 
 
