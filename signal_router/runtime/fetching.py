@@ -61,8 +61,10 @@ class Fetching:
 
     def look(self) -> None:
         """Takes signals again once nothing is behind, and leaves them alone where something has fallen behind."""
+        if self.epoch < 0:
+            return
         behind = bool(self._local.behind)
-        if self.epoch < 0 or behind == (self._catching_up is not None):
+        if behind == (self._catching_up is not None):
             return
         if not behind or time.monotonic() >= self._again_at:
             self.begin(self._assignment)

@@ -383,6 +383,7 @@ class Worker:
         self._echo_until = 0.0
         self._match.partitions.clear()
         self._join.partitions.clear()
+        self._local.begin({})
         self.phase = Phase.WAITING
 
     async def _take_over(self, assignment: int) -> None:

@@ -510,6 +510,24 @@ def test_signals_wait_until_the_candidates_on_their_way_are_read(
     asyncio.run(story())
 
 
+def test_what_comes_after_an_assignment_ended_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, local=True)
+        await given.begin()
+        late = given.batch(given.candidate("A"))
+        given.worker.lost(1)
+        await until(lambda: given.worker.phase is Phase.WAITING)
+
+        await given.worker.on_candidates(inbox(late))
+        await given.worker.mark()
+
+        assert given.failures == []
+        assert given.triggers == 0
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
 def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(fetching, "CATCH_UP_S", 0.02)
