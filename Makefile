@@ -10,7 +10,7 @@ WORKERS ?= 4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo bench lock clean python
+.PHONY: help install test check demo soak bench lock clean python
 
 help: ## Explains the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ check: install ## What CI holds a change to: lint, format, types, layers, tests
 
 demo: install ## Tells the whole story on a real Kafka; FAULT=duplicate or FAULT=loss must end red
 	@$(BIN)/signal-router demo $(if $(FAULT),--fault $(FAULT)) $(ARGS)
+
+soak: install ## Runs the long forms: kills, rolling restart at 5,000 signals/s, 40 joins and leaves (half an hour)
+	SIGNAL_ROUTER_SOAK_RATE=5000 SIGNAL_ROUTER_SOAK_CHANGES=0 $(BIN)/python -m pytest -s -n 0 -k "restarted and local" tests/integration/test_scaling.py
+	SIGNAL_ROUTER_SOAK_CHANGES=40 $(BIN)/python -m pytest -s -n 0 -k "join_and_leave" tests/integration/test_scaling.py
+	SIGNAL_ROUTER_PROOF_SIGNALS=100000 SIGNAL_ROUTER_PROOF_KILLS=50 $(BIN)/python -m pytest -s -n 0 -k "ten_kills" tests/integration/test_exactly_once.py
 
 bench: install ## Measures throughput, latency, restart, restore and matching; ARGS are passed on
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 
 import pytest
 from clusters import KafkaCluster, until, wait_for_end
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as ClientPartition
 from wire_proxy import ADD_PARTITIONS, END_TXN, PRODUCE, TXN_OFFSET_COMMIT, Fault, WireProxy
 
 from signal_router.kafka.embedded import EmbeddedBroker, free_port
@@ -47,8 +49,18 @@ def proxied():
     )
     with broker:
         proxy.start(f"127.0.0.1:{behind}")
+        have_offsets_topic(broker)
         yield broker, proxy
         proxy.close()
+
+
+def have_offsets_topic(broker):
+    """A new broker makes it for the first group that asks, which takes longer than a transaction may."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "first", "log_level": 0})
+    try:
+        consumer.committed([ClientPartition("any", 0)], 60)
+    finally:
+        consumer.close()
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.kafka
 
 SEED = int(os.environ.get("SIGNAL_ROUTER_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
 RATE = int(os.environ.get("SIGNAL_ROUTER_SOAK_RATE", "500"))
-CHANGES = int(os.environ.get("SIGNAL_ROUTER_SOAK_CHANGES", "6"))
+CHANGES = int(os.environ.get("SIGNAL_ROUTER_SOAK_CHANGES", "5"))
 SLICE_S = 0.05
-SETTLED_S = 2.0
+SETTLED_S = 1.0
 """How long the workers are left alone between two changes."""
 
 
