@@ -118,7 +118,7 @@ def restore_once(cluster: Cluster, folder: Path) -> tuple[int, float]:
     try:
         tps = [TopicPartition(cluster.names.candidates, partition) for partition in range(PARTITIONS)]
         began = time.perf_counter()
-        found = take_over(cluster, store, Roster(), tps, threading.Event())
+        found = take_over(cluster, store, Roster(), tps, threading.Event(), lambda: None)
         return found.restored, time.perf_counter() - began
     finally:
         store.close()
