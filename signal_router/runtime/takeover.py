@@ -191,28 +191,30 @@ def _take_over_at(
             found.joins[partition] = JoinStart(
                 resolved[tp].offset, 0 if position is None else position.sequence, ends[tp]
             )
-        _uncover(cluster, {tp: ends[tp] for tp in tps if tp.topic == names.candidates}, resolved, interrupted, stuck)
     return found
 
 
-def _uncover(
-    cluster: Cluster,
-    ends: Mapping[TopicPartition, int],
-    resolved: Mapping[TopicPartition, NextOffset],
-    interrupted: threading.Event,
-    stuck: Callable[[], None],
+def uncover(
+    cluster: Cluster, partitions: Iterable[int], interrupted: threading.Event, stuck: Callable[[], None]
 ) -> None:
-    """Sees to it that candidates are not hidden for long: a worker that died before it named its offsets hides nothing
-    else. It is no condition of going on, so nothing is waited for afterwards.
+    """Sees to it that a dead worker hides nothing for long that the take-over itself did not have to read: candidates
+    of these partitions, and lineage, which has a record of nearly every transaction. Blocks for a second where
+    something is hidden. Raises `BrokerError`.
     """
-    hidden = {tp: end for tp, end in ends.items() if end > resolved[tp].offset}
+    names = cluster.names
+    lineage = describe(cluster.admin, [names.lineage])[names.lineage].partitions
+    tps = [TopicPartition(names.candidates, number) for number in partitions]
+    tps += [TopicPartition(names.lineage, number) for number in range(lineage)]
+    hidden = end_offsets(cluster.admin, tps)
     until = time.monotonic() + STUCK_S
-    while hidden and not interrupted.wait(0.02):
+    while hidden and not interrupted.is_set():
         found = stable_ends(cluster.admin, hidden)
         hidden = {tp: end for tp, end in hidden.items() if found[tp] < end}
         if hidden and time.monotonic() > until:
             stuck()
             return
+        if hidden:
+            interrupted.wait(0.05)
 
 
 def _next_offset(

@@ -62,7 +62,7 @@ from signal_router.runtime.roster import (
 )
 from signal_router.runtime.settings import WorkerSettings
 from signal_router.runtime.stage import Stage
-from signal_router.runtime.takeover import Cluster, Takeover, take_over
+from signal_router.runtime.takeover import Cluster, Takeover, take_over, uncover
 from signal_router.state.store import Store
 from signal_router.state.tables import PartitionTable
 
@@ -425,6 +425,15 @@ class Worker:
             self.meter.restored(takeover.restored, takeover.seconds)
             self.phase = Phase.RUNNING
             self._fetching.begin(assignment)
+        await self._uncover(interrupted, stuck)
+
+    async def _uncover(self, interrupted: threading.Event, stuck: FormerOwners) -> None:
+        """Ends what dead workers hide from others; nothing here waits for it."""
+        look = partial(uncover, self._cluster, tuple(self._join.partitions), interrupted, stuck)
+        try:
+            await self._in_thread(self._takeovers, look)
+        except (BrokerError, KafkaException) as error:
+            _log.warning("will be tried again", error=str(error))
 
     def _end_transaction_of(self, slot: str) -> None:
         log = self._make_log(slot)

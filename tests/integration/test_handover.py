@@ -45,13 +45,14 @@ def test_the_open_transaction_of_a_dead_worker_is_ended(
         killed_at = time.monotonic()
         cluster.await_decided(within_s=SESSION_S + 20)
         took = time.monotonic() - killed_at
+        # Where nothing was hidden that the take-over had to read, it looks for a second before it fences.
+        stays.await_log("fenced a former owner", within_s=10)
         cluster.stop_workers()
 
         proof = cluster.prove()
         proof.hold()
         print(f"killed before {effect}: all decided {took:.1f} s later, of which {SESSION_S:g} s the session")
         assert dies.struck == effect
-        assert '"w1"' in stays.log or "slot=w1" in stays.log
-        assert "fenced a former owner" in stays.log
+        assert "slot=w1" in stays.log
         assert sum(proof.fired().values()) == COUNT
         assert {trigger.rpartition("/")[0] for trigger in cluster.aborted_transactions()} >= {"w1/1"}

@@ -93,6 +93,7 @@ class Bench:
         self.candidates = TopicPartition(names.candidates, 0)
         self.takeovers = {1: Takeover(signals={self.signals: SignalsPartition("t", 0)}, joins={0: JoinStart(0, 0, 0)})}
         monkeypatch.setattr(worker_module, "take_over", lambda *_: self.takeovers[max(self.takeovers)])
+        monkeypatch.setattr(worker_module, "uncover", lambda *_: None)
         self.failures: list[SignalRouterError] = []
         self.roster = Roster()
         self.store = MemoryStore()
