@@ -45,6 +45,9 @@ LINES: Final[Mapping[str, Line]] = {
     "former owner not fenced; its open transaction is waited for": Line(
         "warning", ("slot", "error"), "The same, but it could not be done; it ends with its time-out."
     ),
+    "what dead workers hide is not known": Line(
+        "info", ("error",), "The broker did not answer after a take-over; open transactions end by their time-out."
+    ),
     "assignment lost": Line("warning", ("assignment",), "The group gave the partitions away; open work is void."),
     "fenced by the group, joining it again": Line(
         "warning",

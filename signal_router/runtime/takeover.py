@@ -202,9 +202,9 @@ def uncover(
     something is hidden. Raises `BrokerError`.
     """
     names = cluster.names
-    lineage = describe(cluster.admin, [names.lineage])[names.lineage].partitions
     tps = [TopicPartition(names.candidates, number) for number in partitions]
-    tps += [TopicPartition(names.lineage, number) for number in range(lineage)]
+    for topic, description in describe(cluster.admin, [names.lineage]).items():
+        tps += [TopicPartition(topic, number) for number in range(description.partitions)]
     hidden = end_offsets(cluster.admin, tps)
     until = time.monotonic() + STUCK_S
     while hidden and not interrupted.is_set():

@@ -432,8 +432,8 @@ class Worker:
         look = partial(uncover, self._cluster, tuple(self._join.partitions), interrupted, stuck)
         try:
             await self._in_thread(self._takeovers, look)
-        except (BrokerError, KafkaException) as error:
-            _log.warning("will be tried again", error=str(error))
+        except (BrokerError, KafkaException, TimeoutError) as error:
+            _log.info("what dead workers hide is not known", error=str(error))
 
     def _end_transaction_of(self, slot: str) -> None:
         log = self._make_log(slot)
