@@ -90,50 +90,6 @@ def _running(pid: int) -> bool:
 _SHARING = pytest.StashKey[_Sharing]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the tests that need Kafka out to the processes of a run, the longest first, before all others.
-
-    Each process gets a row of neighbours to begin with, and others take from its end: where the long tests stood there
-    one process had them all in the last minutes. Tests that share something within their module stay together.
-    """
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    if processes == 1:
-        return
-    groups: dict[str, list[pytest.Item]] = {}
-    quick: list[pytest.Item] = []
-    for item in items:
-        if item.get_closest_marker("kafka") is None:
-            quick.append(item)
-        else:
-            module, _, _ = item.nodeid.partition("::")
-            groups.setdefault(module if _shares_with_its_module(item) else item.nodeid, []).append(item)
-    hands: list[list[pytest.Item]] = [[] for _ in range(processes)]
-    for group in sorted(groups.values(), key=lambda each: (-_expected_s(each[0]), -len(each))):
-        min(hands, key=len).extend(group)
-    size = -(-len(items) // processes)
-    dealt: list[pytest.Item] = []
-    for hand in hands:
-        room = max(0, size - len(hand))
-        dealt += hand + quick[:room]
-        del quick[:room]
-    items[:] = dealt + quick
-
-
-def _shares_with_its_module(item: pytest.Item) -> bool:
-    fixtures = item.session._fixturemanager
-    return any(
-        definition.scope == "module"
-        for name in getattr(item, "fixturenames", ())
-        for definition in fixtures.getfixturedefs(name, item) or ()
-    )
-
-
-def _expected_s(item: pytest.Item) -> float:
-    """A test with a time-out of its own is a long one."""
-    marker = item.get_closest_marker("timeout")
-    return float(marker.args[0]) if marker is not None and marker.args else 0.0
-
-
 @pytest.fixture(params=["local", "topic"])
 def candidates(request: pytest.FixtureRequest) -> str:
     """The way that candidates of a worker's own partitions take: what is proven is proven for both."""

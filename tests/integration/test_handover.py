@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PAIR, QUICK, announced, live_cluster
+from harness import PAIR, QUICK, LiveCluster, announced, live_cluster, until
 
 from signal_router.kafka.embedded import EmbeddedBroker
+from signal_router.kafka.offsets import stable_ends
+from signal_router.model.log import TopicPartition
 
 pytestmark = pytest.mark.kafka
 
@@ -46,13 +48,24 @@ def test_the_open_transaction_of_a_dead_worker_is_ended(
         cluster.await_decided(within_s=SESSION_S + 20)
         took = time.monotonic() - killed_at
         # Where nothing was hidden that the take-over had to read, it looks for a second before it fences.
-        stays.await_log("fenced a former owner", within_s=10)
+        until(lambda: nothing_hidden(cluster), "nothing is hidden", within_s=15)
         cluster.stop_workers()
 
         proof = cluster.prove()
         proof.hold()
         print(f"killed before {effect}: all decided {took:.1f} s later, of which {SESSION_S:g} s the session")
         assert dies.struck == effect
-        assert "slot=w1" in stays.log
         assert sum(proof.fired().values()) == COUNT
-        assert {trigger.rpartition("/")[0] for trigger in cluster.aborted_transactions()} >= {"w1/1"}
+        if effect != "changelog":  # where a transaction with nothing but offsets may have been met
+            assert "slot=w1" in stays.log
+            assert {trigger.rpartition("/")[0] for trigger in cluster.aborted_transactions()} >= {"w1/1"}
+
+
+def nothing_hidden(cluster: LiveCluster) -> bool:
+    names = cluster.names
+    tps = {
+        TopicPartition(topic, number): end
+        for topic in (names.candidates, names.changelog, names.lineage, names.triggers)
+        for number, end in cluster.ends(topic).items()
+    }
+    return stable_ends(cluster.admin, tps) == tps

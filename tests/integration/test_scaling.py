@@ -76,11 +76,9 @@ def proven(cluster: LiveCluster, work: Workload) -> Proof:
 
 
 @pytest.mark.timeout(900)
-def test_three_workers_restarted_one_after_the_other(
-    broker: object, prefix: str, tmp_path: Path, candidates: str
-) -> None:
+def test_three_workers_restarted_one_after_the_other(broker: object, prefix: str, tmp_path: Path) -> None:
     print(f"\nseed {SEED} (SIGNAL_ROUTER_SEED={SEED} runs it again)")
-    with live_cluster(broker, prefix, tmp_path, partitions=6, candidates=candidates) as cluster:
+    with live_cluster(broker, prefix, tmp_path, partitions=6) as cluster:
         cluster.apply(SUBSCRIPTIONS)
         workers = {slot: cluster.worker(slot) for slot in ("w1", "w2", "w3")}
         for worker in workers.values():
