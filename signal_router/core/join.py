@@ -33,7 +33,6 @@ from signal_router.core.selection import UNCLEAR, choose, choose_in_head
 from signal_router.core.tables import (
     NOTED_DUE,
     QUEUED_DUE,
-    SET_DUE,
     Change,
     Due,
     Life,
@@ -130,10 +129,10 @@ class Joiner:
         subscription = self._in_force(candidate)
         if subscription is None or subscription.birth > candidate.birth:
             return [_refused(candidate, sequence, _DELETED)]
-        clock = self._now()
-        decision = self._in_head(subscription, sequence, candidate, clock)
+        decision = self._in_head(subscription, sequence, candidate)
         if decision is not None:
             return [decision]
+        clock = self._now()
         join_set = OpenSet(self._table, candidate.subscription, candidate.key)
         signal = candidate.signal
         known = join_set.find(signal.identity)
@@ -218,23 +217,25 @@ class Joiner:
             self._table.put_life(subscription.id, _life_of(subscription))
 
     def _in_head(  # noqa: PLR0911, PLR0912 - the whole common case in one place, as each call costs what it saves
-        self, subscription: Subscription, sequence: int, candidate: Candidate, clock: int
+        self, subscription: Subscription, sequence: int, candidate: Candidate
     ) -> Fired | Waiting | None:
         """Decides where the set is only a head, policy fifo, and nothing but "fired" or "pending" can be the outcome.
 
         That is so nearly always, and takes half to two thirds of the time of the general way below, which decides the
         same; None where that one has to.
         """
-        table, key, signal, aliases = self._table, candidate.key, candidate.signal, candidate.aliases
+        key, signal, aliases = candidate.key, candidate.signal, candidate.aliases
         if (
-            subscription.policy is not _FIFO
+            aliases & (aliases - 1)
+            or subscription.policy is not _FIFO
             or subscription.join_generation != candidate.join_generation
-            or aliases & (aliases - 1)
         ):
             return None
-        identifier = subscription.id
+        table, identifier, count = self._table, subscription.id, len(subscription.members)
         head = table.join_set(identifier, key)
+        arriving = Pending(sequence, aliases, signal.recorded_at + subscription.within_ms, signal)
         pending: tuple[Pending, ...] = ()
+        members: tuple[Pending, ...] | None = None
         due = 0
         if head is not None:
             if head.queued or head.noted:
@@ -246,28 +247,23 @@ class Joiner:
             for remembered in head.remembered:
                 if remembered.identity == identity:
                     return None
-        arriving = Pending(sequence, aliases, signal.recorded_at + subscription.within_ms, signal)
-        count = len(subscription.members)
-        members: tuple[Pending, ...] | None = (arriving,) if count == 1 else None
-        if pending and count > 1:
-            members = choose_in_head(pending, arriving, count, subscription.within_ms, newest_first=False)
-            if members is UNCLEAR:
-                return None
+            if pending and count > 1:
+                members = choose_in_head(pending, arriving, count, subscription.within_ms, newest_first=False)
+                if members is UNCLEAR:
+                    return None
+        if count == 1:
+            members = (arriving,)
         if members is not None:
-            changed = fired_in_head(head, members, clock, subscription.dedupe_ms)
-        elif arriving.deadline < clock or self._full(identifier, len(pending)):
+            changed = fired_in_head(head, members, self._now(), subscription.dedupe_ms)
+        elif arriving.deadline < self._now() or self._full(identifier, len(pending)):
             return None
         else:
             changed = arrived_in_head(head, arriving)
         if changed is None:
             return None
-        if table.life(identifier) is None:
+        if head is None and table.life(identifier) is None:  # where there is a set there is a life
             table.put_life(identifier, _life_of(subscription))
-        if changed.due != due:
-            if due:
-                table.drop_due(Due(due, SET_DUE, identifier, key))
-            table.put_due(Due(changed.due, SET_DUE, identifier, key))
-        table.put_join_set(identifier, key, changed)
+        table.replace_join_set(identifier, key, due, changed)
         if members is None:
             table.add_pending(identifier, 1)
             return Waiting(identifier, key, arriving)

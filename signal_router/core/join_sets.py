@@ -192,10 +192,8 @@ class OpenSet:
                 self._table.put_join_set(self._subscription, self._key, None)
                 self._exists = False
             return
-        earliest = self._earliest()
-        if earliest and (not self._due or earliest < self._due):
-            self.leave_index()
-            self._table.put_due(Due(earliest, SET_DUE, self._subscription, self._key))
+        earliest, stood_at = self._earliest(), self._due
+        if earliest and (not stood_at or earliest < stood_at):
             self._due = earliest
         head = JoinSet(
             tuple(self._pending),
@@ -205,7 +203,7 @@ class OpenSet:
             self._noted,
             self._due,
         )
-        self._table.put_join_set(self._subscription, self._key, head)
+        self._table.replace_join_set(self._subscription, self._key, stood_at, head)
         self._exists = True
 
     def _earliest(self) -> int:

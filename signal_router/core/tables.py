@@ -125,6 +125,9 @@ class Table(Protocol):
     def put_join_set(self, subscription: str, key: str, value: JoinSet | None) -> None:
         """Writes or (None) deletes the head of a set."""
 
+    def replace_join_set(self, subscription: str, key: str, due: int, value: JoinSet) -> None:
+        """Writes the head of a set, and moves its entry of the time index from `due` (0 = none) to `value.due`."""
+
     def queued(self, subscription: str, key: str, aliases: int, index: int) -> Pending | None:
         """Reads a queued signal."""
 

@@ -70,21 +70,23 @@ class JoinProcessor:
         partition = self.partitions[batch.tp.partition]
         if not self.settle(partition, stage, max_outputs=max_outputs):
             return Progress.FULL
-        records = batch.records
+        records, outputs, revision = batch.records, stage.outputs, self._view.revision
         while batch.at < len(records):
-            if len(stage.outputs) >= max_outputs or stage.records >= max_records:
-                self._advance(partition, records[batch.at].offset, stage)
-                return Progress.FULL
             record = records[batch.at]
-            decoded = self._decode(partition, record, stage)
-            if isinstance(decoded, Candidate) and decoded.revision > self._view.revision:
+            if len(outputs) >= max_outputs or stage.records >= max_records:
                 self._advance(partition, record.offset, stage)
-                return Progress.BEHIND
+                return Progress.FULL
+            decoded = self._decode(partition, record, stage)
+            if type(decoded) is Candidate:
+                if decoded.revision > revision:
+                    self._advance(partition, record.offset, stage)
+                    return Progress.BEHIND
+                error = self._joined(partition, decoded, stage)
+                if error is not None:
+                    self._refuse(partition, record, RecordError("internal", f"joining failed: {error!r}"), stage)
             batch.at += 1
             stage.records += 1
-            if isinstance(decoded, Candidate):
-                self._candidate(partition, record, decoded, stage)
-            elif isinstance(decoded, Mark):
+            if type(decoded) is Mark:
                 self._mark(partition, decoded, stage)
                 if not self.settle(partition, stage, max_outputs=max_outputs):
                     self._advance(partition, record.offset + 1, stage)
@@ -157,21 +159,15 @@ class JoinProcessor:
             self._refuse(partition, record, RecordError("not-candidate", f"record cannot be read: {error}"), stage)
             return None
 
-    def _candidate(
-        self, partition: CandidatesPartition, record: InputRecord, candidate: Candidate, stage: Stage
-    ) -> None:
-        error = self._joined(partition, candidate, stage)
-        if error is not None:
-            self._refuse(partition, record, RecordError("internal", f"joining failed: {error!r}"), stage)
-
     def _joined(self, partition: CandidatesPartition, candidate: Candidate, stage: Stage) -> Exception | None:
         """Joins a candidate; what made that fail, if nothing of it is staged."""
-        savepoint, staged, sequence = partition.table.savepoint(), stage.savepoint(), partition.sequence
+        savepoint, staged = partition.table.savepoint(), stage.savepoint()
+        sequence = partition.sequence
+        partition.sequence = sequence + 1
         try:
-            number = self._next(partition)
             if self._all_lineage:
-                self._input(partition, number, _described(candidate), stage)
-            for decision in partition.joiner.candidate(number, candidate):
+                self._input(partition, sequence, _described(candidate), stage)
+            for decision in partition.joiner.candidate(sequence, candidate):
                 self._decided(partition, decision, stage)
         except StateError:
             raise
@@ -213,14 +209,13 @@ class JoinProcessor:
                 refuse(self._names.dead_letters, Kind.DEFINITION, tp, record, error, stage)
 
     def _decided(self, partition: CandidatesPartition, decision: Decision, stage: Stage) -> None:
-        number = partition.table.partition
-        if isinstance(decision, Fired):
-            self._outputs.fired(decision, number, stage)
+        if isinstance(decision, Waiting):
+            stage.count("pending", decision.subscription)
+        elif isinstance(decision, Fired):
+            self._outputs.fired(decision, partition.table.partition, stage)
         elif isinstance(decision, Ended):
             ended_at = max(partition.table.progress().clock, decision.signal.recorded_at)
-            self._outputs.ended(decision, number, ended_at, stage)
-        elif isinstance(decision, Waiting):
-            stage.count("pending", decision.subscription)
+            self._outputs.ended(decision, partition.table.partition, ended_at, stage)
 
     def _refuse(self, partition: CandidatesPartition, record: InputRecord, error: RecordError, stage: Stage) -> None:
         tp = TopicPartition(self._names.candidates, partition.table.partition)

@@ -68,6 +68,11 @@ def due_key(due: Due) -> bytes:
     return b"T" + _AT.pack(due.at) + rest.encode()
 
 
+def set_due_key(at: int, name: bytes) -> bytes:
+    """Key in the time index of a set whose head has the key `name`: what `due_key` gives for it, from its bytes."""
+    return b"T%b0%b\x000\x000\0" % (_AT.pack(at), name[1:])
+
+
 def due_bound(at: int) -> bytes:
     """The smallest key in the time index at a time."""
     return b"T" + _AT.pack(at)

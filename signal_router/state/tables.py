@@ -21,7 +21,6 @@ _encode = msgspec.msgpack.Encoder().encode
 _Value = TypeVar("_Value")
 _ABSENT = object()
 
-
 Savepoint: TypeAlias = tuple[Progress | None, Progress | None, int]
 """A point to which a table can return: the progress, the staged progress, the floor of the time index."""
 
@@ -59,8 +58,8 @@ class _Entries(Generic[_Value]):
 
 
 _Undo: TypeAlias = tuple[_Entries[Any] | None, Any, Any]
-"""What was written, by its kind and key, and what was staged there before; for counts: None, the subscription,
-and its count with whether that was staged."""
+"""What was written, by its kind and key, and what was staged there before; for counts: None, the subscription, and
+its count, or None where the count was not staged."""
 
 
 class PartitionTable:
@@ -93,6 +92,18 @@ class PartitionTable:
     def put_join_set(self, subscription: str, key: str, value: JoinSet | None) -> None:
         """Writes or deletes the head of a set."""
         self._sets.put(keys.set_key(subscription, key), value)
+
+    def replace_join_set(self, subscription: str, key: str, due: int, value: JoinSet) -> None:
+        """Writes the head of a set, and moves its entry of the time index from `due` (0 = none) to `value.due`."""
+        name = keys.set_key(subscription, key)
+        self._sets.put(name, value)
+        at = value.due
+        if at != due:
+            if due:
+                self._due.put(keys.set_due_key(due, name), None)
+            if at:
+                self._open_index(at)
+                self._due.put(keys.set_due_key(at, name), b"")
 
     def queued(self, subscription: str, key: str, aliases: int, index: int) -> Pending | None:
         """Reads a queued signal."""
@@ -128,19 +139,25 @@ class PartitionTable:
 
     def add_pending(self, subscription: str, by: int) -> None:
         """Changes the counts of a subscription and of the partition."""
-        counts, counted = self._pending_counts, self._counted
+        counts = self._pending_counts
         for of in (subscription, ""):
             count = counts.get(of)
             if count is None:
                 count = self.pending_count(of)
-            self._journal.append((None, of, (count, of in counted)))
+            self._journal.append((None, of, count))
             counts[of] = count + by
-            counted.add(of)
+            if of not in self._counted:
+                self._stage_count(of)
 
     def put_pending_count(self, subscription: str, count: int) -> None:
         """Writes a count; 0 deletes it."""
-        self._journal.append((None, subscription, (self.pending_count(subscription), subscription in self._counted)))
+        self._journal.append((None, subscription, self.pending_count(subscription)))
         self._pending_counts[subscription] = count
+        if subscription not in self._counted:
+            self._stage_count(subscription)
+
+    def _stage_count(self, subscription: str) -> None:
+        self._journal.append((None, subscription, None))
         self._counted.add(subscription)
 
     def life(self, subscription: str) -> Life | None:
@@ -183,8 +200,7 @@ class PartitionTable:
 
     def put_due(self, due: Due) -> None:
         """Adds an entry to the time index."""
-        self._due_floor = min(self._due_floor, due.at)
-        self._next_due_floor = min(self._next_due_floor, due.at)
+        self._open_index(due.at)
         self._due.put(keys.due_key(due), b"")
 
     def drop_due(self, due: Due) -> None:
@@ -207,12 +223,12 @@ class PartitionTable:
     def rollback(self, savepoint: Savepoint) -> None:
         """Undoes every write since the savepoint."""
         for entries, key, before in reversed(self._journal):
-            if entries is None:
-                self._pending_counts[key], was_staged = before
-                if not was_staged:
-                    self._counted.discard(key)
-            else:
+            if entries is not None:
                 entries.undo(key, before)
+            elif before is None:
+                self._counted.discard(key)
+            else:
+                self._pending_counts[key] = before
         self._journal.clear()
         self._progress, self._staged_progress, due_floor = savepoint
         self._due_floor = min(self._due_floor, due_floor)
@@ -258,6 +274,13 @@ class PartitionTable:
         self._lives.read.clear()
         self._progress = None
         self._due_floor = 0
+
+    def _open_index(self, at: int) -> None:
+        """Lets the next look at the time index begin at a time at the latest."""
+        if at < self._due_floor:  # noqa: PLR1730 - a call, for nearly every candidate
+            self._due_floor = at
+        if at < self._next_due_floor:  # noqa: PLR1730
+            self._next_due_floor = at
 
     def _all(self) -> tuple[_Entries[Any], ...]:
         return (self._sets, self._queued, self._noted, self._lives, self._due)

@@ -234,6 +234,22 @@ def test_time_index_merges_stored_and_staged_in_order_of_time(store: Store) -> N
     assert [due.at for due in table.due(40)] == [10, 15, 30]
 
 
+def test_a_set_moves_in_the_time_index_with_its_head(store: Store) -> None:
+    table = PartitionTable(store, 1)
+    table.replace_join_set(SUB, KEY, 0, JoinSet((PENDING,), due=105))
+    assert list(table.due(1_000)) == [Due(105, SET_DUE, SUB, KEY)]
+    commit(table)
+    assert list(table.due(1_000)) == []
+
+    table.replace_join_set(SUB, KEY, 105, JoinSet((), (NOTED,), due=50))
+    assert list(table.due(1_000)) == [Due(50, SET_DUE, SUB, KEY)]
+    assert table.join_set(SUB, KEY) == JoinSet((), (NOTED,), due=50)
+
+    table.replace_join_set(SUB, KEY, 50, JoinSet((), (NOTED,)))
+    commit(table)
+    assert list(PartitionTable(store, 1).due(1_000)) == []
+
+
 def test_entry_put_below_what_was_passed_is_found(store: Store) -> None:
     table = PartitionTable(store, 1)
     assert list(table.due(100)) == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signal_router.core.tables import Due, Progress
+from signal_router.core.tables import SET_DUE, Due, Progress
 from signal_router.errors import StateError
 from signal_router.state import keys
 from signal_router.state.restore import local_entries
@@ -25,6 +25,11 @@ _dues = st.builds(
 @given(_dues)
 def test_entry_of_the_time_index_is_read_back_from_its_key(due: Due) -> None:
     assert keys.due_of(keys.due_key(due)) == due
+
+
+@given(st.integers(0, 2**53), _texts, _texts)
+def test_key_of_a_set_in_the_time_index_is_made_of_its_head_s_key(at: int, subscription: str, key: str) -> None:
+    assert keys.set_due_key(at, keys.set_key(subscription, key)) == keys.due_key(Due(at, SET_DUE, subscription, key))
 
 
 @given(_dues, _dues)
