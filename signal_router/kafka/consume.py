@@ -262,18 +262,31 @@ class ConsumeThread:
         return self._pending_records < self._max_pending_records and self._pending_bytes < self._max_pending_bytes
 
     def _hand_over(self, messages: list[Any]) -> None:
+        batches = self._sorted(messages)
+        if not batches:
+            return
+        with self._room:
+            for batch in batches:
+                self._pending_records += len(batch.records)
+                self._pending_bytes += batch.size
+        self._listener.fetched(batches)
+
+    def _sorted(self, messages: list[Any]) -> list[Fetched]:
+        """One batch per partition. Looked up once in a row, as what was fetched comes partition by partition."""
         by_tp: dict[tuple[str, int], Fetched] = {}
-        metadata = self._metadata or b""
+        topic, partition = "", -1
+        batch: Fetched | None = None
         for message in messages:
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 self._on_error(error, message)
                 continue
-            name = (message.topic(), message.partition())
-            batch = by_tp.get(name)
-            if batch is None:
-                tp = TopicPartition(*name)
-                batch = by_tp[name] = Fetched(tp, [], 0, self._epoch, metadata, 0)
+            if batch is None or message.partition() != partition or message.topic() != topic:
+                topic, partition = message.topic(), message.partition()
+                batch = by_tp.get((topic, partition))
+                if batch is None:
+                    tp = TopicPartition(topic, partition)
+                    batch = by_tp[tp] = Fetched(tp, [], 0, self._epoch, self._metadata or b"", 0)
             offset = message.offset()
             if error is not None:
                 batch.next_offset = offset
@@ -283,14 +296,7 @@ class ConsumeThread:
             batch.next_offset = offset + 1
             if value is not None:
                 batch.size += len(value)
-        if not by_tp:
-            return
-        batches = list(by_tp.values())
-        with self._room:
-            for batch in batches:
-                self._pending_records += len(batch.records)
-                self._pending_bytes += batch.size
-        self._listener.fetched(batches)
+        return list(by_tp.values())
 
     def _on_error(self, error: KafkaError, message: Message) -> None:
         if error.fatal() or error.code() in _FENCED:

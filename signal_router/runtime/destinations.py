@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 HEADROOM_BYTES = 1024
 """Kept free of a topic's `max.message.bytes`: the record batch's own head, and headers the broker counts."""
-_COMMON_HEADERS = 11
 _COMMON_HEADERS_BYTES = 8192
-"""More than our own headers ever take (one repeats the key), so that most records need no exact count."""
+"""More than our own headers ever take beside the key, so that most records need no exact count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,14 @@ class Destinations:
         """The largest batch of records that every topic takes; the limits hold for batches, not for records."""
         return min(self.limits.values(), default=HEADROOM_BYTES + 1_000_000) - HEADROOM_BYTES
 
+    def room(self, topic: str) -> int:
+        """What a record's value and twice its key may take together and certainly fit, with headers as triggers have
+        them (one repeats the key); below 0 where the topic cannot be written to.
+        """
+        return self.limits.get(topic, 0) - _COMMON_HEADERS_BYTES
+
     def fits(self, topic: str, key: bytes | None, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> bool:
         """Whether a record is small enough for a topic, uncompressed."""
         limit = self.limits.get(topic, 0)
-        if len(value) + 2 * len(key or b"") + _COMMON_HEADERS_BYTES <= limit and len(headers) <= _COMMON_HEADERS:
-            return True
         size = len(key or b"") + len(value) + sum(len(name) + len(content) + 8 for name, content in headers)
         return size + HEADROOM_BYTES <= limit

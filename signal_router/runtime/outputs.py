@@ -4,6 +4,8 @@ staged.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from signal_router.core.join import Ended, Fired
 from signal_router.errors import RecordError
 from signal_router.kafka.topics import TopicNames
@@ -13,13 +15,22 @@ from signal_router.model.log import InputRecord, OutputRecord, TopicPartition
 from signal_router.model.outcomes import Outcome, Reason
 from signal_router.model.signals import Position
 from signal_router.model.subscriptions import Subscription
-from signal_router.model.trigger_text import TriggerText, TriggerWriter, writer_of
+from signal_router.model.trigger_text import TriggerWriter, writer_of
 from signal_router.model.triggers import Bound, Trigger
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.stage import Stage
 
 WRITERS = 10_000
 """The most subscriptions whose writers are kept: each takes some two kilobytes, and is made in microseconds."""
+
+
+class _Writer(NamedTuple):
+    """Who writes a subscription's triggers (None: they have to be put together from parts), and which certainly fit."""
+
+    subscription: Subscription
+    destinations: Destinations
+    writer: TriggerWriter | None
+    room: int
 
 
 class Outputs:
@@ -30,41 +41,35 @@ class Outputs:
         self._app = app
         self._all_lineage = all_lineage
         self.destinations = destinations
-        self._writers: dict[str, tuple[Subscription, TriggerWriter | None]] = {}
+        self._writers: dict[str, _Writer] = {}
 
     def fired(self, fired: Fired, partition: int, stage: Stage) -> None:
         """Stages a trigger and its lineage; where it cannot be written, the dead letter and outcomes that say so."""
         subscription = fired.subscription
-        writer = self._writer_of(subscription)
-        if writer is not None:
-            written = writer.write(fired.key, fired.members, fired.completing, partition)
-            if self._emit(subscription, written, stage):
+        known = self._writers.get(subscription.id)
+        if known is None or known.subscription is not subscription or known.destinations is not self.destinations:
+            known = self._learn(subscription)
+        if known.writer is not None:
+            written = known.writer.write(fired.key, fired.members, fired.completing, partition)
+            if len(written.value) + 2 * len(written.key) <= known.room:
+                headers = stage.headers
+                stage.emit(OutputRecord(subscription.topic, written.key, written.value, -1, written.headers + headers))
+                lineage_key = lineage.trigger_key(written.id)
+                stage.emit(OutputRecord(self._names.lineage, lineage_key, written.value, -1, headers))
+                stage.count("fired", subscription.id)
                 if self._all_lineage:
                     self._signals(fired, partition, stage, Outcome.FIRED, Reason.COMPLETED, written.id)
                 return
         self._fired_from_parts(fired, partition, stage)
 
-    def _writer_of(self, subscription: Subscription) -> TriggerWriter | None:
-        known = self._writers.get(subscription.id)
-        if known is None or known[0] is not subscription:
-            if len(self._writers) >= WRITERS:
-                self._writers.clear()
-            known = self._writers[subscription.id] = (subscription, writer_of(subscription, self._app))
-        return known[1]
-
-    def _emit(self, subscription: Subscription, written: TriggerText, stage: Stage) -> bool:
-        """Stages a trigger and its lineage where both can be written as they are."""
-        topic, lineage_topic, destinations = subscription.topic, self._names.lineage, self.destinations
-        headers = written.headers + stage.headers
-        if destinations.refusal(topic) is not None or not (
-            destinations.fits(topic, written.key, written.value, headers)
-            and destinations.fits(lineage_topic, None, written.value, headers)
-        ):
-            return False
-        stage.emit(OutputRecord(topic, written.key, written.value, -1, headers))
-        stage.emit(OutputRecord(lineage_topic, lineage.trigger_key(written.id), written.value, -1, stage.headers))
-        stage.count("fired", subscription.id)
-        return True
+    def _learn(self, subscription: Subscription) -> _Writer:
+        if len(self._writers) >= WRITERS:
+            self._writers.clear()
+        destinations = self.destinations
+        room = min(destinations.room(subscription.topic), destinations.room(self._names.lineage))
+        known = _Writer(subscription, destinations, writer_of(subscription, self._app), room)
+        self._writers[subscription.id] = known
+        return known
 
     def _fired_from_parts(self, fired: Fired, partition: int, stage: Stage) -> None:
         subscription = fired.subscription
