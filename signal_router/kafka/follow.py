@@ -16,6 +16,8 @@ from signal_router.model.log import InputRecord, TopicPartition
 
 SILENT_S = 30.0
 """Longer than an abandoned transaction may hide the end of a topic."""
+STOP_S = 5.0
+"""How long a stop waits for the thread."""
 
 _CONSUMER_DEFAULTS: Mapping[str, str | int | float | bool] = {"fetch.wait.max.ms": 100, "fetch.queue.backoff.ms": 5}
 
@@ -85,7 +87,7 @@ class Follower:
         """Stops reading. Idempotent."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(5)
+            self._thread.join(STOP_S)
 
     def _run(self) -> None:
         consumer = Consumer(self._settings)
