@@ -96,6 +96,13 @@ def candidates(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=[("classic", "local"), ("classic", "topic"), ("consumer", "local")], ids="-".join)
+def ways(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Group protocol and way of the candidates together, where workers come and go."""
+    protocol, candidates = request.param
+    return {"protocol": protocol, "candidates": candidates}
+
+
 @pytest.fixture(scope="session")
 def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SharedBroker:
     """The run's broker, never stopped or paused by a test. Use `prefix` to keep topics apart."""

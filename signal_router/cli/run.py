@@ -17,7 +17,7 @@ from signal_router.cli.throughput import STARTING, Counts, Lag, TerminalLine, on
 from signal_router.core.join import Limits
 from signal_router.errors import ConfigurationError
 from signal_router.kafka.settings import Connection
-from signal_router.runtime.settings import DEFAULT_SIGNAL_BYTES, WorkerSettings
+from signal_router.runtime.settings import CLASSIC, CONSUMER, DEFAULT_SIGNAL_BYTES, WorkerSettings
 from signal_router.runtime.state_dir import claim
 
 if TYPE_CHECKING:
@@ -104,10 +104,16 @@ def _limit(name: str, what: str, default: int) -> Callable[[Callable[..., Any]],
 @click.option(
     "--membership",
     type=click.Choice(["static", "dynamic"]),
-    default="static",
+    help="static (the default of the classic protocol): after a kill the slot goes on at once, after a clean stop its"
+    " partitions wait for it until the session time-out; dynamic: the other way round.",
+)
+@click.option(
+    "--group-protocol",
+    type=click.Choice([CLASSIC, CONSUMER]),
+    default=CLASSIC,
     show_default=True,
-    help="static: after a kill the slot goes on at once, after a clean stop its partitions wait for it until the"
-    " session time-out; dynamic: the other way round.",
+    help="All workers of an app the same. consumer (KIP-848, brokers from 4.3): what does not move runs on when workers"
+    " come and go.",
 )
 @click.option(
     "--signal-bytes",
@@ -130,7 +136,8 @@ def cli(
     web_host: str,
     lineage: str,
     candidates: str,
-    membership: str,
+    membership: str | None,
+    group_protocol: str,
     signal_bytes: int,
     pending_per_key: int,
     pending_per_subscription: int,
@@ -154,7 +161,8 @@ def cli(
         signal_bytes=signal_bytes,
         all_lineage=lineage == "all",
         local_candidates=candidates == "local",
-        static_membership=membership == "static",
+        static_membership=None if membership is None else membership == "static",
+        group_protocol=group_protocol,
         limits=Limits(pending_per_key, pending_per_subscription, pending_per_partition),
     )
     if web_port is not None:

@@ -5,6 +5,12 @@ commands. The loop: run commands · `poll` · `consume` what is already there ·
 batches stamped with the assignment number. A hand-off is bounded by records and bytes; `pause()` is never used as
 flow control, since it throws prefetched records away. The group's callbacks run inside `poll`.
 
+Two group protocols. With the classic one every change takes all partitions away and gives all anew; with KIP-848
+(`incremental`) only what changes hands goes and comes. An assignment number ends whenever something is taken away: then
+nothing that was read under it may be committed. What comes in addition leaves the number as it is. The group's metadata
+is taken in these callbacks only: between them it may already be that of a later membership, whose loss of partitions
+this thread has not heard of, and would not be fenced.
+
 A static member may be fenced without another worker: a broker that stood still finds two requests to join from one
 client, and the second fences the first. It shows as a fatal error that comes once, without any callback, and leaves a
 consumer that polls in silence for ever. Then another Consumer takes its place, unless another worker has the slot.
@@ -53,7 +59,6 @@ class Fetched:
     records: list[InputRecord]
     next_offset: int
     epoch: int
-    group_metadata: bytes
     size: int
     at: int = 0
 
@@ -68,10 +73,13 @@ class Listener(Protocol):
     """Who is told what happens; every call comes from the consume thread."""
 
     def assigned(self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
-        """A new assignment: nothing is fetched before `ConsumeThread.start_fetching` names the offsets."""
+        """The partitions as they are now. Under a new number: a new assignment, or what is left of the one that ended;
+        under the same: more than before. Of what is new nothing is fetched before `ConsumeThread.start_fetching` names
+        the offsets.
+        """
 
-    def revoked(self, assignment: int) -> None:
-        """The assignment ends when this returns: finish or void what is on its way."""
+    def revoked(self, assignment: int, tps: frozenset[TopicPartition]) -> None:
+        """The assignment ends, and these of its partitions go, when this returns: finish or void what is on its way."""
 
     def lost(self, assignment: int) -> None:
         """The assignment ended already: void what is on its way."""
@@ -101,6 +109,7 @@ class ConsumeThread:
         listener: Listener,
         *,
         slot: str,
+        incremental: bool = False,
         max_records: int = 5_000,
         max_pending_records: int = 20_000,
         max_pending_bytes: int = 64 << 20,
@@ -108,6 +117,7 @@ class ConsumeThread:
         self._settings = dict(settings)
         self._listener = listener
         self._slot = slot
+        self._incremental = incremental
         self._max_records = max_records
         self._max_pending_records = max_pending_records
         self._max_pending_bytes = max_pending_bytes
@@ -119,9 +129,11 @@ class ConsumeThread:
         self._pending_bytes = 0
         self._stopping = threading.Event()
         self._assignment = 0
+        self._begun = False
+        self._tps: frozenset[TopicPartition] = frozenset()
+        self._placed: list[KafkaTopicPartition] = []
+        self._metadata = b""
         self._epoch = 0
-        self._metadata: bytes | None = None
-        self._member = ""
         self._turned_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="consume", daemon=True)
 
@@ -249,7 +261,6 @@ class ConsumeThread:
             if not self._has_room():
                 return
         first = consumer.poll(POLL_S)
-        self._learn_metadata(consumer)
         if first is None:
             return
         messages = [first, *consumer.consume(self._max_records - 1, 0)]
@@ -286,7 +297,7 @@ class ConsumeThread:
                 batch = by_tp.get((topic, partition))
                 if batch is None:
                     tp = TopicPartition(topic, partition)
-                    batch = by_tp[tp] = Fetched(tp, [], 0, self._epoch, self._metadata or b"", 0)
+                    batch = by_tp[tp] = Fetched(tp, [], 0, self._epoch, 0)
             offset = message.offset()
             if error is not None:
                 batch.next_offset = offset
@@ -317,43 +328,61 @@ class ConsumeThread:
         consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _on_assign(self, consumer: Consumer, places: list[KafkaTopicPartition]) -> None:
-        self._assignment += 1
-        self._begin_epoch()
-        consumer.assign([])
+        grows = self._begun
+        if not grows:
+            self._assignment += 1
+            self._begin_epoch()
+        # Accepts the partitions without fetching anything.
+        (consumer.incremental_assign if self._incremental else consumer.assign)([])
         metadata = consumer.consumer_group_metadata()
-        read = GroupMetadata.decode(metadata)
-        if not read.fences:
+        if not GroupMetadata.decode(metadata).fences:
             # The session ended before this callback came; the callback of its loss is on its way.
             _log.warning("assignment without a membership ignored")
             return
-        self._metadata, self._member = metadata, read.member
-        tps = frozenset(TopicPartition(place.topic, place.partition) for place in places)
-        self._listener.assigned(self._assignment, tps, self._metadata)
+        self._begun, self._metadata = self._incremental, metadata
+        self._tps = (self._tps if grows else frozenset()) | _tps(places)
+        self._listener.assigned(self._assignment, self._tps, metadata)
 
-    def _on_revoke(self, consumer: Consumer, _places: list[KafkaTopicPartition]) -> None:
-        assignment = self._assignment
+    def _on_revoke(self, consumer: Consumer, places: list[KafkaTopicPartition]) -> None:
+        ended, gone = self._assignment, _tps(places) if self._incremental else self._tps
         self._assignment += 1
         self._begin_epoch()
-        self._metadata = None
-        self._listener.revoked(assignment)
-        consumer.unassign()
+        self._listener.revoked(ended, gone)
+        self._tps -= gone
+        if not self._incremental:
+            consumer.unassign()
+            return
+        consumer.incremental_unassign([place for place in self._placed if _tp(place) in gone])
+        self._placed = [place for place in self._placed if _tp(place) not in gone]
+        if self._begun:
+            # For partitions that were kept the metadata from before is good; of those that went nothing is left.
+            self._listener.assigned(self._assignment, self._tps, self._metadata)
 
     def _on_lost(self, consumer: Consumer, _places: list[KafkaTopicPartition]) -> None:
+        placed = self._placed
         self._lose()
-        consumer.unassign()
+        if self._incremental:
+            consumer.incremental_unassign(placed)
+        else:
+            consumer.unassign()
 
     def _lose(self) -> None:
         assignment = self._assignment
         self._assignment += 1
         self._begin_epoch()
-        self._metadata = None
+        self._begun, self._tps, self._placed = False, frozenset(), []
         self._listener.lost(assignment)
 
     def _place(self, consumer: Consumer, assignment: int, places: list[KafkaTopicPartition]) -> None:
         if assignment != self._assignment:
             return
         self._begin_epoch()
-        consumer.assign(places)
+        if self._incremental:
+            consumer.incremental_unassign(self._placed)
+            consumer.incremental_assign(places)
+        else:
+            consumer.assign(places)
+        self._placed = places
         self._listener.fetching(assignment, self._epoch)
 
     def _begin_epoch(self) -> None:
@@ -364,14 +393,13 @@ class ConsumeThread:
             self._epoch += 1
             self._pending_records = self._pending_bytes = 0
 
-    def _learn_metadata(self, consumer: Consumer) -> None:
-        """Takes newer metadata of the same membership only: anonymous metadata would not be fenced at all."""
-        metadata = consumer.consumer_group_metadata()
-        if metadata == self._metadata or self._metadata is None:
-            return
-        read = GroupMetadata.decode(metadata)
-        if read.fences and read.member == self._member:
-            self._metadata = metadata
+
+def _tp(place: KafkaTopicPartition) -> TopicPartition:
+    return TopicPartition(place.topic, place.partition)
+
+
+def _tps(places: Sequence[KafkaTopicPartition]) -> frozenset[TopicPartition]:
+    return frozenset(map(_tp, places))
 
 
 def _fence(error: Exception) -> str | None:

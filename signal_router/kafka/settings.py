@@ -45,7 +45,7 @@ RESERVED: Mapping[str, str] = {
     "enable.partition.eof": "a restore ends at the end of the partition, which only this tells",
     "group.id": _GROUP,
     "group.instance.id": _GROUP,
-    "group.protocol": "the fencing of workers is proven for the classic protocol only",
+    "group.protocol": "callbacks and time-outs depend on it (--group-protocol)",
     "group.remote.assignor": _ASSIGNOR,
     "partition.assignment.strategy": _ASSIGNOR,
     "transactional.id": "the broker fences the slot's former life by it",

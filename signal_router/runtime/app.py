@@ -36,7 +36,7 @@ from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import Roster, now_ms
-from signal_router.runtime.settings import WorkerSettings
+from signal_router.runtime.settings import CONSUMER, WorkerSettings
 from signal_router.runtime.takeover import Cluster, refuse_re_created
 from signal_router.runtime.transport import JOIN, MATCH, BatchConsumer
 from signal_router.runtime.watch import Watch
@@ -145,7 +145,12 @@ class Application:
         consumer: BatchConsumer = self._faust.consumer
         self.worker.deliver = functools.partial(self._deliver, consumer)
         self.worker.look_again = self._look_again
-        self._consume = ConsumeThread(self._consumer_settings(), self.worker, slot=settings.slot)
+        self._consume = ConsumeThread(
+            self._consumer_settings(),
+            self.worker,
+            slot=settings.slot,
+            incremental=settings.group_protocol == CONSUMER,
+        )
         self.worker.attach(self._consume)
         await self._refresh_inputs()
         # What exists now lives as long as the process: the collector need not look at it again.
@@ -228,13 +233,16 @@ class Application:
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
-            "partition.assignment.strategy": "range",
         }
-        if self.settings.static_membership:
+        defaults: dict[str, Setting] = {}
+        if self.settings.group_protocol == CONSUMER:
+            ours |= {"group.protocol": CONSUMER, "group.remote.assignor": "range"}
+        else:
+            ours["partition.assignment.strategy"] = "range"
+            defaults |= {"session.timeout.ms": times.session_ms, "heartbeat.interval.ms": times.heartbeat_ms}
+        if self.settings.static:
             ours["group.instance.id"] = self.settings.slot
-        defaults: dict[str, Setting] = {
-            "session.timeout.ms": times.session_ms,
-            "heartbeat.interval.ms": times.heartbeat_ms,
+        defaults |= {
             "fetch.wait.max.ms": 50,
             "fetch.queue.backoff.ms": 5,
             "queued.min.messages": 100_000,

@@ -41,6 +41,15 @@ class LocalCandidates:
         """Begins anew with an assignment; `ends` are those of (a), by own candidates partition."""
         self._barriers = dict(ends)
 
+    def close(self, ends: Mapping[int, int]) -> None:
+        """Takes the ends of (a) where partitions came; own partitions are closed until they have been read so far."""
+        for number, end in ends.items():
+            self._barriers[number] = max(end, self._barriers.get(number, 0))
+
+    def forget(self, number: int) -> None:
+        """Lets go of a candidates partition."""
+        self._barriers.pop(number, None)
+
     @property
     def behind(self) -> frozenset[int]:
         """The own partitions that must be read further before they take candidates locally."""

@@ -21,7 +21,9 @@ ALIVE_MS = 30_000
 
 
 class WorkerRecord(msgspec.Struct, frozen=True):
-    """What a worker says of itself. `at`: its wall clock, epoch ms; `left`: it has stopped in good order."""
+    """What a worker says of itself. `at`: its wall clock, epoch ms; `left`: it has stopped in good order; `life`: drawn
+    at its start, so that two that began at once under one slot are told apart.
+    """
 
     slot: str
     incarnation: int
@@ -31,7 +33,13 @@ class WorkerRecord(msgspec.Struct, frozen=True):
     partitions: dict[str, list[int]]
     at: int
     left: bool = False
+    life: str = ""
     format: int = FORMAT
+
+    @property
+    def age(self) -> tuple[int, str]:
+        """Of two workers with one slot the greater one goes on."""
+        return self.incarnation, self.life
 
 
 class InputStart(msgspec.Struct, frozen=True):
@@ -78,7 +86,7 @@ class Roster:
         except (msgspec.DecodeError, ValueError) as error:
             raise StateError(f'workers record "{key}" cannot be read: {error}') from error
         known = self.workers.get(key)
-        if known is None or known.incarnation <= worker.incarnation:
+        if known is None or known.age <= worker.age:
             self.workers[key] = worker  # else an older life wrote once more, and must not hide the newer one
 
 

@@ -11,6 +11,8 @@ from signal_router.errors import ConfigurationError
 from signal_router.kafka.settings import Connection
 
 DEFAULT_SIGNAL_BYTES = 256 * 1024
+CLASSIC, CONSUMER = "classic", "consumer"
+"""Group protocols: the one in which clients agree, and that of KIP-848, in which the broker decides."""
 RESERVED_SLOT = "apply"
 """`<app>-apply` is the transactional id of those who apply definitions."""
 
@@ -65,7 +67,9 @@ class WorkerSettings:
     `all_lineage` writes every decision input and outcome. `local_candidates` joins candidates of own partitions in the
     transaction that matched them (`runtime.local`); without it all go through their topic. `static_membership`: after
     a kill the same slot goes on at once, and after a clean stop its partitions wait for it until the session time-out;
-    without it the other way round. `web_port` None = no web server.
+    without it the other way round; None: where the protocol has it. `group_protocol`: `classic`, or `consumer`
+    (KIP-848), which leaves partitions that stay alone when others move; its session time-out is the broker's.
+    `web_port` None = no web server.
     """
 
     connection: Connection
@@ -77,7 +81,8 @@ class WorkerSettings:
     signal_bytes: int = DEFAULT_SIGNAL_BYTES
     all_lineage: bool = False
     local_candidates: bool = True
-    static_membership: bool = True
+    static_membership: bool | None = None
+    group_protocol: str = CLASSIC
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)
     pace: Pace = field(default_factory=Pace)
@@ -87,6 +92,7 @@ class WorkerSettings:
             raise ConfigurationError(
                 f'slot "{self.slot}" cannot be used', hint="letters, digits, '.', '_' and '-', for instance worker-0"
             )
+        self._refuse_group_settings()
         session_ms = self.connection.overrides.get("session.timeout.ms", str(self.times.session_ms))
         if not session_ms.isdigit() or int(session_ms) <= self.times.transaction_ms:
             raise ConfigurationError(
@@ -102,6 +108,32 @@ class WorkerSettings:
                     raise ConfigurationError(
                         f'signals pattern "{pattern}" is no regular expression: {error}'
                     ) from error
+
+    def _refuse_group_settings(self) -> None:
+        if self.group_protocol not in {CLASSIC, CONSUMER}:
+            raise ConfigurationError(
+                f'group protocol "{self.group_protocol}" is not known', hint=f"{CLASSIC} or {CONSUMER}"
+            )
+        if self.group_protocol == CLASSIC:
+            return
+        if self.static_membership:
+            raise ConfigurationError(
+                f'membership "static" does not go with group protocol "{CONSUMER}": a slot that was killed would wait'
+                " for the broker's session time-out all the same, as a member that was not released",
+                hint="--membership dynamic, or --group-protocol classic",
+            )
+        for setting in ("session.timeout.ms", "heartbeat.interval.ms"):
+            if setting in self.connection.overrides:
+                raise ConfigurationError(
+                    f'{setting} "{self.connection.overrides[setting]}" is the broker\'s to decide under group protocol'
+                    f' "{CONSUMER}"',
+                    hint=f"set group.consumer.{setting} on the brokers, or consumer.{setting} of the group",
+                )
+
+    @property
+    def static(self) -> bool:
+        """Whether the slot is a static member of its group."""
+        return self.group_protocol == CLASSIC and self.static_membership is not False
 
     @property
     def group(self) -> str:

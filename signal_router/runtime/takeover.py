@@ -60,23 +60,22 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JoinStart:
-    """Where a candidates partition goes on; `end` is its topic's, open transactions included, after the committed
-    offsets of the whole assignment were stable.
-    """
+    """Where a candidates partition goes on."""
 
     next_offset: int
     sequence: int
-    end: int
 
 
 @dataclass(slots=True)
 class Takeover:
     """What was found: where each partition goes on, and what has to be written before its first record
-    (`new_inputs`).
+    (`new_inputs`). `ends`: of every candidates partition, those that were kept too, where it ends, open transactions
+    included, after the committed offsets of what was taken over were stable.
     """
 
     signals: dict[TopicPartition, SignalsPartition] = field(default_factory=dict)
     joins: dict[int, JoinStart] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
     new_inputs: dict[TopicPartition, InputStart] = field(default_factory=dict)
     revision: int = -1
     restored: int = 0
@@ -108,9 +107,10 @@ def take_over(
     tps: Iterable[TopicPartition],
     interrupted: threading.Event,
     stuck: Callable[[], None],
+    kept: Iterable[int] = (),
 ) -> Takeover:
     """Finds where partitions go on and restores their tables; `stuck` is called where an open transaction hides that
-    for a second, and may be called again.
+    for a second, and may be called again. `kept` are the candidates partitions that run meanwhile.
 
     Raises `InterruptedError`; `StateError` where going on would skip or repeat records; `BrokerError`.
     """
@@ -119,7 +119,7 @@ def take_over(
     while True:
         committed = _stable_offsets(cluster, tps, interrupted, stuck)
         try:
-            found = _take_over_at(cluster, store, roster, tps, committed, interrupted, stuck)
+            found = _take_over_at(cluster, store, roster, tps, committed, interrupted, stuck, tuple(kept))
         except StateError:
             # An assignment may have ended without our knowledge: who has the partitions now goes on while we look, and
             # what we read does not fit together. Then the offsets have moved, and the group will soon say the rest.
@@ -153,12 +153,14 @@ def _take_over_at(
     committed: Mapping[TopicPartition, NextOffset | None],
     interrupted: threading.Event,
     stuck: Callable[[], None],
+    kept: tuple[int, ...],
 ) -> Takeover:
     names = cluster.names
     topics = describe(cluster.admin, {tp.topic for tp in tps})
     refuse_re_created(roster, {name: topic.id for name, topic in topics.items()})
-    starts, ends = start_offsets(cluster.admin, tps), end_offsets(cluster.admin, tps)
-    found = Takeover()
+    kept_tps = [TopicPartition(names.candidates, number) for number in kept]
+    starts, ends = start_offsets(cluster.admin, tps), end_offsets(cluster.admin, [*tps, *kept_tps])
+    found = Takeover(ends={tp.partition: end for tp, end in ends.items() if tp.topic == names.candidates})
     resolved: dict[TopicPartition, NextOffset] = {}
     for tp in tps:
         if tp.topic not in topics:
@@ -188,9 +190,7 @@ def _take_over_at(
                         f'candidates partition {partition} of "{names.candidates}": {fault}',
                         hint="was a topic re-created? see the operations guide; going on would lose or repeat triggers",
                     )
-            found.joins[partition] = JoinStart(
-                resolved[tp].offset, 0 if position is None else position.sequence, ends[tp]
-            )
+            found.joins[partition] = JoinStart(resolved[tp].offset, 0 if position is None else position.sequence)
     return found
 
 

@@ -33,6 +33,10 @@ class Shown(Protocol):
     trouble: str
 
     @property
+    def complete(self) -> bool:
+        """Whether all partitions of the assignment are being worked on."""
+
+    @property
     def member(self) -> bool:
         """Whether the group has given it an assignment, be it an empty one."""
 
@@ -96,9 +100,9 @@ class Pages:
 
     def _unready(self) -> str | None:
         worker = self._worker
-        if worker.phase is Phase.RUNNING or (worker.member and not worker.partitions):
+        if worker.complete or (worker.member and not worker.partitions):
             return None  # without partitions it stands by: there are more workers than partitions
-        reason = "restoring its partitions" if worker.phase is Phase.TAKING_OVER else "waiting for partitions"
+        reason = "waiting for partitions" if worker.phase is Phase.WAITING else "restoring its partitions"
         return f"{reason}: {worker.trouble}" if worker.trouble else reason
 
     def _status(self, state: State) -> dict[str, object]:

@@ -4,6 +4,10 @@
                                ▲             │
                                └──unknown────┘        an uncertain outcome is read from the log before going on
 
+What comes in addition to partitions that run is taken over beside them; what a revoke leaves runs on under the next
+assignment number. Where everything comes anew (the classic protocol) those that this process had before go first, as
+their tables are at hand, and the others are restored beside them.
+
 Everything here runs on the event loop; the consume thread calls what its `Listener` names.
 At most one stage is filled at a time, under one lock; the commit runs in a thread of its own while the lock is held.
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import threading
 import time
@@ -22,7 +27,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import asynccontextmanager
 from enum import Enum
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 from confluent_kafka import KafkaException
@@ -67,6 +72,7 @@ from signal_router.state.store import Store
 from signal_router.state.tables import PartitionTable
 
 LOOK_AGAIN_S = 3.0
+TRY_AGAIN_S = 1.0
 BEHIND_S = 30.0
 """How long a candidates partition waits for definitions that a candidate was matched under."""
 
@@ -83,10 +89,21 @@ class Phase(Enum):
     STOPPED = "stopped"
 
 
+class _Attempt(NamedTuple):
+    """A take-over on its way: of which partitions, what runs meanwhile, and what must not change until its end."""
+
+    assignment: int
+    tps: frozenset[TopicPartition]
+    reloads: int
+    interrupted: threading.Event
+    kept: tuple[int, ...]
+    stuck: FormerOwners
+
+
 class Worker:
     """One slot's life. `fail` is called once with what ends it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - everything a worker holds
         self,
         settings: WorkerSettings,
         cluster: Cluster,
@@ -117,6 +134,7 @@ class Worker:
         self._observe = observe
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
+        self._takeover = asyncio.Lock()  # one at a time
         self._commits = ThreadPoolExecutor(1, "commit")
         self._takeovers = ThreadPoolExecutor(1, "takeover")
         self._log: TransactionLog | None = None
@@ -125,11 +143,15 @@ class Worker:
         self._incarnation = 1 + max(
             (worker.incarnation for slot, worker in list(roster.workers.items()) if slot == settings.slot), default=0
         )
+        self._life = secrets.token_hex(8)
         self._transactions = 0
         self._assignment = 0
         self._voided = 0  # the newest assignment known to have ended; there is none before the first
         self._failed = False
         self._tps: frozenset[TopicPartition] = frozenset()
+        self._running: frozenset[TopicPartition] = frozenset()  # those of them that were taken over
+        self._had: frozenset[TopicPartition] = frozenset()  # those that were, when the last assignment ended
+        self._reloads = 0
         self._group_metadata = b""
         self._interrupted = self._taking_over = threading.Event()
         self._stage: Stage | None = None
@@ -171,14 +193,15 @@ class Worker:
         self._consume = self._fetching.consume = consume
 
     def assigned(self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
-        """A new assignment; taking over begins."""
-        self._interrupted = threading.Event()
+        """Partitions came, or are left of an assignment that ended; taking over what is new begins."""
+        if self._interrupted.is_set():
+            self._interrupted = threading.Event()
         self._loop.call_soon_threadsafe(self._begin_assignment, assignment, tps, group_metadata, self._interrupted)
 
-    def revoked(self, assignment: int) -> None:
+    def revoked(self, assignment: int, tps: frozenset[TopicPartition]) -> None:
         """Finishes or voids the open stage before it returns."""
         self._interrupted.set()
-        ended = asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, commit_open=True), self._loop)
+        ended = asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, tps), self._loop)
         try:
             ended.result(self.settings.times.revoke_ms / 1000)
         except FutureTimeoutError:
@@ -190,7 +213,7 @@ class Worker:
         _log.warning("assignment lost", assignment=assignment)
         self._interrupted.set()
         self._void(assignment)
-        asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, commit_open=False), self._loop)
+        asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, None), self._loop)
 
     def fetching(self, assignment: int, epoch: int) -> None:
         """Only batches of this epoch count from now on."""
@@ -203,7 +226,8 @@ class Worker:
     def slot_taken(self) -> SignalRouterError | None:
         """What to end with if the workers topic shows a newer worker with this slot."""
         known = self._roster.workers.get(self.settings.slot)
-        return _taken_slot(known) if known is not None and known.incarnation > self._incarnation else None
+        mine = self._incarnation, self._life
+        return _taken_slot(known) if known is not None and known.age > mine else None
 
     def rejoining(self, fence: str) -> None:
         """The group fenced this worker, and it joins again."""
@@ -262,7 +286,7 @@ class Worker:
                 self._stop_with(StateError(f"the worker failed: {error!r}"))
 
     def _match_step(self, batch: Fetched) -> bool:
-        stage, pace = self._open(batch.group_metadata), self.settings.pace
+        stage, pace = self._open(), self.settings.pace
         self.steps("match")
         try:
             done = self._match.step(
@@ -275,7 +299,7 @@ class Worker:
         return done
 
     def _join_step(self, batch: Fetched) -> Progress:
-        stage, pace = self._open(batch.group_metadata), self.settings.pace
+        stage, pace = self._open(), self.settings.pace
         self.steps("join")
         try:
             return self._join.step(batch, stage, max_outputs=pace.max_outputs, max_records=pace.max_records)
@@ -354,20 +378,30 @@ class Worker:
     ) -> None:
         if self._failed:
             return
-        self._leave()
-        self._assignment, self._tps, self._group_metadata = assignment, tps, group_metadata
-        self._taking_over = interrupted
+        if assignment != self._assignment:
+            if self._log_broken or self.phase is not Phase.RUNNING or not self._running <= tps:
+                self._leave()
+            self._assignment = assignment
+        self._tps, self._group_metadata, self._taking_over = tps, group_metadata, interrupted
+        if self.phase is Phase.RUNNING and self._fetching.epoch < 0:
+            self._fetching.begin(assignment)  # what is left of the assignment that ended
         self._spawn(self._take_over(assignment))
 
-    async def _end_assignment(self, assignment: int, *, commit_open: bool) -> None:
+    async def _end_assignment(self, assignment: int, gone: frozenset[TopicPartition] | None) -> None:
+        """Commits what is open, then lets go of some partitions; None: all of them, and nothing may be committed."""
         if assignment == self._assignment:
             self._fetching.end()
         async with self._lock:
             if assignment != self._assignment:
                 return
-            if commit_open and self._stage is not None:
+            if gone is not None and self._stage is not None:
                 await self._commit()
-            self._leave()
+                if assignment != self._assignment:  # it took longer than the deadline
+                    return
+            if gone is None or self._log_broken or self.phase is not Phase.RUNNING or self._running <= gone:
+                self._leave()
+            else:
+                self._let_go(gone)
 
     def _leave(self) -> None:
         """Lets go of the assignment: no stage of it goes on, and no later one takes anything from it.
@@ -377,59 +411,140 @@ class Worker:
         self._fetching.leave()
         self._drop_stage()
         self._assignment, self._tps = 0, frozenset()
-        self._parked.clear()
+        self._forget_running()
         self._purgeable.clear()
+        self.phase = Phase.WAITING
+
+    def _forget_running(self) -> None:
+        """Before anything goes on its place has to be read from the log."""
+        self._reloads += 1
+        self._had = self._running or self._had
+        self._running = frozenset()
+        self._parked.clear()
         self._echo.clear()
         self._echo_until = 0.0
         self._match.partitions.clear()
         self._join.partitions.clear()
         self._local.begin({})
-        self.phase = Phase.WAITING
+
+    def _let_go(self, gone: frozenset[TopicPartition]) -> None:
+        """Lets go of some partitions; the others go on as soon as the number is known under which they do."""
+        self._fetching.leave()
+        for tp in gone & self._running:
+            self._purgeable.pop(tp, None)
+            if tp.topic != self._cluster.names.candidates:
+                del self._match.partitions[tp]
+                continue
+            del self._join.partitions[tp.partition]
+            self._local.forget(tp.partition)
+            self._parked.pop(tp.partition, None)
+            self._echo.discard(tp.partition)
+        self._tps -= gone
+        self._running -= gone
 
     async def _take_over(self, assignment: int) -> None:
-        """Takes the partitions of an assignment over, and goes on fetching; gives up silently if it ended meanwhile."""
+        """Takes over what the assignment has and does not run yet; gives up silently if it ended meanwhile."""
+        async with self._takeover:
+            while await self._take_over_some(assignment):
+                pass
+
+    async def _take_over_some(self, assignment: int) -> bool:
+        """Takes over what should run next; False if there is nothing more, or it has to be tried later."""
         async with self._lock:
-            if assignment != self._assignment or not self._tps:
-                return
-            interrupted = self._taking_over
+            attempt = await self._attempt(assignment)
+        if attempt is None:
+            return False
+        try:
+            found = await self._in_thread(self._takeovers, partial(self._find, attempt))
+            async with self._lock:
+                await self._await_definitions(assignment, found.revision)
+                runs = self._stands(attempt) and await self._run(attempt.tps, found)
+        except InterruptedError:
+            return False
+        except (BrokerError, LogError, KafkaException, TimeoutError) as error:
+            if self._stands(attempt):
+                self._try_again(attempt, error)
+            return False
+        if runs:
+            self._spawn(self._uncover(attempt))
+        return runs
+
+    async def _attempt(self, assignment: int) -> _Attempt | None:
+        """Sees what should run next, and makes the log ready; None where there is nothing, or that failed."""
+        missing = self._tps - self._running
+        if assignment != self._assignment or not missing:
+            return None
+        beside = self.phase is Phase.RUNNING
+        some = missing if beside else self._first_of(missing)
+        if not beside:
             self.phase = Phase.TAKING_OVER
             self._fetching.end()
             self._drop_stage()
             await self._look_again()
-            try:
-                await self._prepare_log()
-                stuck = FormerOwners(self._roster, self.settings.slot, self._tps, self._end_transaction_of)
-                takeover = await self._in_thread(
-                    self._takeovers,
-                    partial(take_over, self._cluster, self._store, self._roster, self._tps, interrupted, stuck),
-                )
-                await self._await_definitions(assignment, takeover.revision)
-                if assignment != self._assignment:
-                    return
-                self._adopt(takeover)
-                if not await self._announce(takeover.new_inputs):
-                    return
-            except InterruptedError:
-                return
-            except (BrokerError, LogError, KafkaException, TimeoutError) as error:
-                self._retry(error)
-                return
-            if assignment != self._assignment or self._consume is None:
-                return
-            _log.info(
-                "took partitions over",
-                partitions=partitions_by_topic(self._tps),
-                restored=takeover.restored,
-                seconds=round(takeover.seconds, 3),
-            )
-            self.meter.restored(takeover.restored, takeover.seconds)
-            self.phase = Phase.RUNNING
-            self._fetching.begin(assignment)
-        await self._uncover(interrupted, stuck)
+        try:
+            await self._prepare_log()
+        except (LogError, KafkaException) as error:
+            self._retry(error)
+            return None
+        stuck = FormerOwners(self._roster, self.settings.slot, some, self._end_transaction_of)
+        kept = tuple(self._join.partitions)
+        return _Attempt(assignment, some, self._reloads, self._taking_over, kept, stuck)
 
-    async def _uncover(self, interrupted: threading.Event, stuck: FormerOwners) -> None:
+    def _find(self, attempt: _Attempt) -> Takeover:
+        return take_over(
+            self._cluster,
+            self._store,
+            self._roster,
+            attempt.tps,
+            attempt.interrupted,
+            attempt.stuck,
+            attempt.kept,
+        )
+
+    def _stands(self, attempt: _Attempt) -> bool:
+        """Whether nothing came between; whatever did sees to what comes now."""
+        same = attempt.assignment == self._assignment and attempt.reloads == self._reloads
+        return same and not attempt.interrupted.is_set()
+
+    def _try_again(self, attempt: _Attempt, error: Exception) -> None:
+        if not self._running:
+            self._retry(error)
+            return
+        # What runs goes on.
+        _log.warning("not taken over yet", error=str(error) or repr(error), partitions=partitions_by_topic(attempt.tps))
+        self._loop.call_later(TRY_AGAIN_S, lambda: self._spawn(self._take_over(attempt.assignment)))
+
+    def _first_of(self, missing: frozenset[TopicPartition]) -> frozenset[TopicPartition]:
+        """What can run soon: all but candidates partitions whose tables have to be read from the changelog, if there
+        are others.
+        """
+        candidates = {tp for tp in missing if tp.topic == self._cluster.names.candidates}
+        at_hand = candidates & self._had
+        return missing - (candidates - at_hand) if at_hand else missing
+
+    async def _run(self, tps: frozenset[TopicPartition], found: Takeover) -> bool:
+        """Lets partitions run that were taken over, beside those that run; False if that failed."""
+        # An open stage may not name partitions that came after the metadata it was opened with.
+        if self._stage is not None and not await self._commit():
+            return False
+        self._adopt(found)
+        self._running |= tps
+        if not await self._announce(found.new_inputs) or self._consume is None:
+            return False
+        _log.info(
+            "took partitions over",
+            partitions=partitions_by_topic(tps),
+            restored=found.restored,
+            seconds=round(found.seconds, 3),
+        )
+        self.meter.restored(found.restored, found.seconds)
+        self.phase = Phase.RUNNING
+        self._fetching.begin(self._assignment)
+        return True
+
+    async def _uncover(self, attempt: _Attempt) -> None:
         """Ends what dead workers hide from others; nothing here waits for it."""
-        look = partial(uncover, self._cluster, tuple(self._join.partitions), interrupted, stuck)
+        look = partial(uncover, self._cluster, tuple(self._join.partitions), attempt.interrupted, attempt.stuck)
         try:
             await self._in_thread(self._takeovers, look)
         except (BrokerError, KafkaException, TimeoutError) as error:
@@ -473,16 +588,14 @@ class Worker:
                 await self._lock.acquire()
 
     def _adopt(self, takeover: Takeover) -> None:
-        self._match.partitions = dict(takeover.signals)
-        self._join.partitions = {}
+        self._match.partitions.update(takeover.signals)
         for number, start in takeover.joins.items():
             table = PartitionTable(self._store, number)
             joiner = Joiner(table, self.view, self.settings.limits)
             self._join.partitions[number] = CandidatesPartition(
                 table, joiner, start.next_offset, start.sequence, self._cluster.candidates.id
             )
-        self._local.begin({number: start.end for number, start in takeover.joins.items()})
-        self._parked.clear()
+        self._local.close(takeover.ends)
         self.marks.begin()
 
     async def _announce(self, inputs: dict[TopicPartition, InputStart]) -> bool:
@@ -490,7 +603,7 @@ class Worker:
 
         The first offsets of new inputs become explicit with it: one that is missing later has expired.
         """
-        stage = self._open(self._group_metadata)
+        stage = self._open()
         for tp, start in inputs.items():
             stage.emit(input_output(self._cluster.names.workers, tp, start, stage.headers))
             if tp.topic == self._cluster.names.candidates:
@@ -502,12 +615,12 @@ class Worker:
 
     # ---- stages and commits
 
-    def _open(self, group_metadata: bytes) -> Stage:
+    def _open(self) -> Stage:
         if self._stage is None:
             self._transactions += 1
             name = f"{self.settings.slot}/{self._incarnation}/{self._transactions}"
             self._stage = Stage(self._assignment, name)
-            self._stage.group_metadata = group_metadata or self._group_metadata
+            self._stage.group_metadata = self._group_metadata or None
             if self._assignment <= self._voided:
                 self._stage.void()
             self._opened_at = time.monotonic()
@@ -659,6 +772,7 @@ class Worker:
         self.phase = Phase.TAKING_OVER
         assignment = self._assignment
         self._fetching.stop(assignment)
+        self._forget_running()
         pause = min(0.1 * 2 ** (self._failures - 1), 5.0)
         self._loop.call_later(pause, lambda: self._spawn(self._take_over(assignment)))
 
@@ -688,14 +802,12 @@ class Worker:
         async with self._turn():
             if self.phase is not Phase.RUNNING or self._fetching.epoch < 0:
                 return
-            stage = self._open(self._group_metadata)
+            stage = self._open()
             if not self._send_candidates(stage):
                 return
             self.marks.emit(stage)
             for partition in list(self._join.partitions.values()):
-                while not self._join.settle(
-                    partition, self._open(self._group_metadata), max_outputs=self.settings.pace.max_outputs
-                ):
+                while not self._join.settle(partition, self._open(), max_outputs=self.settings.pace.max_outputs):
                     if not await self._commit():
                         return
             await self._commit()
@@ -711,7 +823,7 @@ class Worker:
                 await self._tell_roster()
 
     async def _tell_roster(self, *, left: bool = False) -> None:
-        stage = self._open(self._group_metadata)
+        stage = self._open()
         stage.emit(self._roster_output(stage, left=left))
         await self._commit()
 
@@ -725,6 +837,7 @@ class Worker:
             partitions=partitions_by_topic(self._tps),
             at=now_ms(),
             left=left,
+            life=self._life,
         )
         return worker_output(self._cluster.names.workers, record, stage.headers)
 
@@ -732,6 +845,11 @@ class Worker:
     def partitions(self) -> frozenset[TopicPartition]:
         """The partitions of the present assignment."""
         return self._tps
+
+    @property
+    def complete(self) -> bool:
+        """Whether all partitions of the present assignment are being worked on."""
+        return self.phase is Phase.RUNNING and self._running == self._tps
 
     @property
     def member(self) -> bool:

@@ -212,7 +212,7 @@ class WorkerProcess:
 class LiveCluster:
     """The topics of one app under one prefix on a broker, with its workers. Use `live_cluster`.
 
-    `candidates`: the way its workers' own ones take, "local" or "topic".
+    `candidates`: the way its workers' own ones take, "local" or "topic". `protocol`: that of their group.
     """
 
     bootstrap: str
@@ -220,6 +220,7 @@ class LiveCluster:
     folder: Path
     partitions: int = 4
     candidates: str = "local"
+    protocol: str = "classic"
     workers: list[WorkerProcess] = field(default_factory=list)
     applied: dict[str, Definition] = field(default_factory=dict)
 
@@ -241,7 +242,7 @@ class LiveCluster:
     def worker(self, slot: str = "w1", *, state_dir: Path | None = None, **settings: object) -> WorkerProcess:
         """Starts a worker; a slot keeps its state directory over its lives."""
         state_dir = state_dir or self.folder / f"state-{slot}"
-        settings = {"local_candidates": self.candidates == "local", **settings}
+        settings = {"local_candidates": self.candidates == "local", "group_protocol": self.protocol, **settings}
         started = WorkerProcess(self, slot, state_dir, len(self.workers), **settings)
         self.workers.append(started)
         return started
@@ -407,10 +408,16 @@ class LiveCluster:
 
 @contextmanager
 def live_cluster(
-    bootstrap: object, prefix: str, folder: Path, *, partitions: int = 4, candidates: str = "local"
+    bootstrap: object,
+    prefix: str,
+    folder: Path,
+    *,
+    partitions: int = 4,
+    candidates: str = "local",
+    protocol: str = "classic",
 ) -> Iterator[LiveCluster]:
     """Makes the topics; kills what is left of the workers at the end."""
-    cluster = LiveCluster(str(bootstrap), prefix, folder, partitions, candidates)
+    cluster = LiveCluster(str(bootstrap), prefix, folder, partitions, candidates, protocol)
     try:
         yield cluster
     finally:

@@ -32,59 +32,66 @@ def cluster(broker: object, prefix: str, tmp_path: Path, candidates: str) -> Ite
         yield live
 
 
+@pytest.fixture
+def grouped(broker: object, prefix: str, tmp_path: Path, ways: dict[str, str]) -> Iterator[LiveCluster]:
+    with live_cluster(broker, prefix, tmp_path, **ways) as live:  # type: ignore[arg-type]
+        live.apply(PAIR)
+        yield live
+
+
 # ---- slots
 
 
-def test_of_two_workers_with_one_slot_one_stops_and_names_it(cluster: LiveCluster, tmp_path: Path) -> None:
-    first = cluster.worker("w1").await_running()
-    cluster.publish_many(announced("A", range(COUNT)))
+def test_of_two_workers_with_one_slot_one_stops_and_names_it(grouped: LiveCluster, tmp_path: Path) -> None:
+    first = grouped.worker("w1").await_running()
+    grouped.publish_many(announced("A", range(COUNT)))
 
-    second = cluster.worker("w1", state_dir=tmp_path / "elsewhere")
+    second = grouped.worker("w1", state_dir=tmp_path / "elsewhere")
     until(lambda: not (first.alive and second.alive), "one of the two stops")
     stopped = second if first.alive else first
     stopped.await_end()
 
     assert 'slot "w1"' in stopped.stopped_with
     assert "--slot" in stopped.stopped_with
-    cluster.publish_many(announced("B", range(COUNT)))
-    cluster.await_decided()
-    cluster.stop_workers()
-    assert_all_fired(cluster)
+    grouped.publish_many(announced("B", range(COUNT)))
+    grouped.await_decided()
+    grouped.stop_workers()
+    assert_all_fired(grouped)
 
 
 def test_two_workers_with_one_slot_that_take_themselves_for_equally_new_do_not_go_on_by_turns(
-    cluster: LiveCluster, tmp_path: Path
+    grouped: LiveCluster, tmp_path: Path
 ) -> None:
-    workers = [cluster.worker("w1"), cluster.worker("w1", state_dir=tmp_path / "elsewhere")]
-    cluster.publish_many(announced("A", range(COUNT)))
+    workers = [grouped.worker("w1"), grouped.worker("w1", state_dir=tmp_path / "elsewhere")]
+    grouped.publish_many(announced("A", range(COUNT)))
 
     until(lambda: not all(worker.alive for worker in workers), "one of the two stops", within_s=90)
     (stopped,) = (worker for worker in workers if not worker.alive)
 
     assert 'slot "w1"' in stopped.stopped_with
-    cluster.publish_many(announced("B", range(COUNT)))
-    cluster.await_decided()
-    cluster.stop_workers()
-    assert_all_fired(cluster)
+    grouped.publish_many(announced("B", range(COUNT)))
+    grouped.await_decided()
+    grouped.stop_workers()
+    assert_all_fired(grouped)
 
 
-def test_a_worker_that_stood_still_for_longer_than_its_session_writes_nothing_twice(cluster: LiveCluster) -> None:
-    frozen = cluster.worker("w1", times=QUICK).await_running()
-    cluster.publish_many(announced("A", range(COUNT)))
-    cluster.await_decided()
+def test_a_worker_that_stood_still_for_longer_than_its_session_writes_nothing_twice(grouped: LiveCluster) -> None:
+    frozen = grouped.worker("w1", times=QUICK).await_running()
+    grouped.publish_many(announced("A", range(COUNT)))
+    grouped.await_decided()
     frozen.arm("commit", signal.SIGSTOP)
-    cluster.publish_many(announced("B", range(COUNT)))
+    grouped.publish_many(announced("B", range(COUNT)))
     until(lambda: frozen.struck is not None, "the worker stands still in the middle of its commit")
 
-    cluster.worker("w2", times=QUICK).await_running(within_s=40)
-    cluster.await_decided()
+    grouped.worker("w2", times=QUICK).await_running(within_s=60)
+    grouped.await_decided()
     frozen.send(signal.SIGCONT)
-    cluster.publish_many(announced("A", range(COUNT, 2 * COUNT)) + announced("B", range(COUNT, 2 * COUNT)))
+    grouped.publish_many(announced("A", range(COUNT, 2 * COUNT)) + announced("B", range(COUNT, 2 * COUNT)))
     frozen.await_log("took partitions over", times=2, within_s=40)
-    cluster.await_decided()
-    cluster.stop_workers()
+    grouped.await_decided()
+    grouped.stop_workers()
 
-    assert_all_fired(cluster, 2 * COUNT)
+    assert_all_fired(grouped, 2 * COUNT)
 
 
 # ---- the state directory

@@ -76,9 +76,12 @@ def proven(cluster: LiveCluster, work: Workload) -> Proof:
 
 
 @pytest.mark.timeout(900)
-def test_three_workers_restarted_one_after_the_other(broker: object, prefix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_three_workers_restarted_one_after_the_other(
+    broker: object, prefix: str, tmp_path: Path, protocol: str
+) -> None:
     print(f"\nseed {SEED} (SIGNAL_ROUTER_SEED={SEED} runs it again)")
-    with live_cluster(broker, prefix, tmp_path, partitions=6) as cluster:
+    with live_cluster(broker, prefix, tmp_path, partitions=6, protocol=protocol) as cluster:
         cluster.apply(SUBSCRIPTIONS)
         workers = {slot: cluster.worker(slot) for slot in ("w1", "w2", "w3")}
         for worker in workers.values():
@@ -96,11 +99,13 @@ def test_three_workers_restarted_one_after_the_other(broker: object, prefix: str
 
 
 @pytest.mark.timeout(900)
-def test_workers_that_join_and_leave_all_the_time(broker: object, prefix: str, tmp_path: Path, candidates: str) -> None:
+def test_workers_that_join_and_leave_all_the_time(
+    broker: object, prefix: str, tmp_path: Path, ways: dict[str, str]
+) -> None:
     """Half of those that leave are killed."""
     print(f"\nseed {SEED} (SIGNAL_ROUTER_SEED={SEED} runs it again)")
     rng = random.Random(SEED)
-    with live_cluster(broker, prefix, tmp_path, partitions=6, candidates=candidates) as cluster:
+    with live_cluster(broker, prefix, tmp_path, partitions=6, **ways) as cluster:  # type: ignore[arg-type]
         cluster.apply(SUBSCRIPTIONS)
 
         def start(slot: str) -> WorkerProcess:

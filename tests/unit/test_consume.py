@@ -38,7 +38,7 @@ class Heard:
     def assigned(self, assignment: int, _tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
         self.assignments.append((assignment, group_metadata))
 
-    def revoked(self, assignment: int) -> None:
+    def revoked(self, assignment: int, _tps: frozenset[TopicPartition]) -> None:
         self.ended.append(assignment)
 
     def lost(self, assignment: int) -> None:

@@ -9,7 +9,7 @@ FIRST, SECOND = TopicPartition("signals", 0), TopicPartition("signals", 1)
 
 def batch(tp: TopicPartition, *offsets: int, epoch: int = 1) -> Fetched:
     records = [InputRecord(offset, 0, None, b"x") for offset in offsets]
-    return Fetched(tp, records, offsets[-1] + 1, epoch, b"metadata", len(offsets))
+    return Fetched(tp, records, offsets[-1] + 1, epoch, len(offsets))
 
 
 def test_batches_of_a_partition_grow_while_they_wait_and_others_stand_beside_them() -> None:

@@ -28,6 +28,10 @@ class Standing:
     partitions: frozenset[TopicPartition] = ASSIGNED
     silent_s: float = 0.1
 
+    @property
+    def complete(self) -> bool:
+        return self.phase is Phase.RUNNING
+
 
 def answer(worker: Standing, path: str, meter: Meter | None = None) -> tuple[int, str, str]:
     """Status, content type and text that a page answers."""

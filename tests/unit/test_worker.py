@@ -29,7 +29,7 @@ from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.match import SignalsPartition
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import Roster, WorkerRecord, worker_output
-from signal_router.runtime.settings import Pace, WorkerSettings
+from signal_router.runtime.settings import Pace, Times, WorkerSettings
 from signal_router.runtime.takeover import Cluster, JoinStart, Takeover
 from signal_router.runtime.worker import Phase, Worker
 from signal_router.state.store import MemoryStore
@@ -91,7 +91,9 @@ class Bench:
             pass
         self.signals = TopicPartition(names.signals, 0)
         self.candidates = TopicPartition(names.candidates, 0)
-        self.takeovers = {1: Takeover(signals={self.signals: SignalsPartition("t", 0)}, joins={0: JoinStart(0, 0, 0)})}
+        self.takeovers = {
+            1: Takeover(signals={self.signals: SignalsPartition("t", 0)}, joins={0: JoinStart(0, 0)}, ends={0: 0})
+        }
         monkeypatch.setattr(worker_module, "take_over", lambda *_: self.takeovers[max(self.takeovers)])
         monkeypatch.setattr(worker_module, "uncover", lambda *_: None)
         self.failures: list[SignalRouterError] = []
@@ -104,7 +106,14 @@ class Bench:
         limits = {names.triggers: 1_000_000, names.lineage: 1_000_000}
         topic = TopicDescription("t", 1)
         self.worker = Worker(
-            WorkerSettings(Connection(app=APP), "w1", tmp_path, local_candidates=local, pace=pace or Pace()),
+            WorkerSettings(
+                Connection(app=APP),
+                "w1",
+                tmp_path,
+                local_candidates=local,
+                times=Times(revoke_ms=500),
+                pace=pace or Pace(),
+            ),
             Cluster(Connection(app=APP), None, names, APP, "cluster", topic, topic),  # type: ignore[arg-type]
             self.store,
             self.view,
@@ -137,13 +146,13 @@ class Bench:
     def batch(self, *values: bytes) -> Fetched:
         records = [InputRecord(self.offset + at, 1, None, value) for at, value in enumerate(values)]
         self.offset += len(values)
-        return Fetched(self.candidates, records, self.offset, EPOCH, self.member.group_metadata(), 0)
+        return Fetched(self.candidates, records, self.offset, EPOCH, 0)
 
     def signal(self, name: str) -> Fetched:
         self.read += 1
         value = b'{"name":"%s","source":"s","id":"1","params":{"k":1}}' % name.encode()
         records = [InputRecord(self.read - 1, 1, None, value)]
-        return Fetched(self.signals, records, self.read, EPOCH, self.member.group_metadata(), 0)
+        return Fetched(self.signals, records, self.read, EPOCH, 0)
 
     @property
     def written(self) -> list[bytes]:
@@ -245,7 +254,7 @@ def test_a_take_over_that_waited_for_definitions_ends_with_its_assignment(bench:
         given.takeovers[1].revision = 1
         given.worker.assigned(1, frozenset({given.signals, given.candidates}), given.member.group_metadata())
         await until(lambda: given.worker.phase is Phase.TAKING_OVER)
-        await loop.run_in_executor(None, given.worker.revoked, 1)
+        await loop.run_in_executor(None, given.worker.revoked, 1, frozenset({given.signals, given.candidates}))
 
         given.takeovers[3] = Takeover(signals={given.signals: SignalsPartition("t", 0)})
         given.worker.assigned(3, frozenset({given.signals}), given.member.group_metadata())
@@ -268,14 +277,14 @@ def test_a_new_assignment_takes_no_offsets_from_the_one_before(bench: Any) -> No
         hold, reached, released = held_commits()
 
         await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
-        await given.worker.on_signals(inbox(Fetched(given.signals, [], 5, EPOCH, b"", 0)))
+        await given.worker.on_signals(inbox(Fetched(given.signals, [], 5, EPOCH, 0)))
         given.before = hold
         marking = asyncio.create_task(given.worker.mark())
         await until(reached.is_set)
         telling = asyncio.create_task(given.worker.tell_roster())
         await asyncio.sleep(0)
         given.worker.lost(1)
-        given.takeovers[3] = Takeover(joins={0: JoinStart(1, 1, 1)})
+        given.takeovers[3] = Takeover(joins={0: JoinStart(1, 1)}, ends={0: 1})
         given.worker.assigned(3, frozenset({given.candidates}), given.member.group_metadata())
         await asyncio.sleep(0)
         released.set()
@@ -492,7 +501,7 @@ def test_signals_wait_until_the_candidates_on_their_way_are_read(
 ) -> None:
     async def story() -> None:
         given = Bench(tmp_path, monkeypatch, local=True)
-        given.takeovers[1].joins[0] = JoinStart(0, 0, 2)  # two records of an earlier life are on their way
+        given.takeovers[1].ends[0] = 2  # two records of an earlier life are on their way
         await given.begin()
         at_first = set(given.reader.offsets)
 
@@ -529,11 +538,125 @@ def test_what_comes_after_an_assignment_ended_is_passed_over(tmp_path: Path, mon
     asyncio.run(story())
 
 
+# ---- partitions that come and go while others stay (KIP-848)
+
+
+def test_what_a_revoke_leaves_goes_on_without_a_take_over(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        await given.begin()
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        taken_over = given.takeovers.pop(1)
+        given.takeovers[1] = Takeover()  # nothing would be known of a partition that was taken over again
+
+        await loop.run_in_executor(None, given.worker.revoked, 1, frozenset({given.signals}))
+        committed = given.next_offset
+        given.worker.assigned(2, frozenset({given.candidates}), given.member.group_metadata())
+        await until(lambda: given.reader.started == [1, 2])
+        await asyncio.sleep(0)
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("B"))))
+        await given.worker.mark()
+
+        assert taken_over.signals
+        assert committed == 1
+        assert given.reader.offsets == {given.candidates: 1}
+        assert given.worker.complete
+        assert given.triggers == 1
+        await given.worker.stop()
+
+    bench(story)
+
+
+def test_what_comes_in_addition_is_taken_over_beside_what_runs(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(given: Bench) -> None:
+        asked: list[tuple[frozenset[TopicPartition], tuple[int, ...]]] = []
+        released = threading.Event()
+
+        def take_over(*given_to: Any) -> Takeover:
+            asked.append((frozenset(given_to[3]), given_to[6]))
+            if len(asked) == 1:
+                return Takeover(joins={0: JoinStart(0, 0)}, ends={0: 0})
+            released.wait(DEADLINE_S)
+            return Takeover(signals={given.signals: SignalsPartition("t", 3)}, ends={0: 5})
+
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.candidates}), given.member.group_metadata())
+        await until(lambda: given.worker.complete)
+        await asyncio.sleep(0)
+
+        given.worker.assigned(1, frozenset({given.candidates, given.signals}), given.member.group_metadata())
+        await until(lambda: len(asked) == 2)
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"), given.candidate("B"))))
+        await given.worker.mark()
+        meanwhile = given.triggers, given.worker.complete
+        released.set()
+        await until(lambda: given.worker.complete)
+
+        assert asked == [(frozenset({given.candidates}), ()), (frozenset({given.signals}), (0,))]
+        assert meanwhile == (1, False)
+        assert given.reader.offsets == {given.candidates: 2, given.signals: 3}
+        await given.worker.stop()
+
+    bench(story)
+
+
+def test_a_kept_partition_is_closed_until_it_was_read_up_to_where_the_new_ones_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, local=True)
+        given.takeovers[1].signals.clear()
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.candidates}), given.member.group_metadata())
+        await until(lambda: given.worker.complete)
+
+        # The former owner of the signals partition left a candidate on the way.
+        given.takeovers[2] = Takeover(signals={given.signals: SignalsPartition("t", 0)}, ends={0: 1})
+        given.worker.assigned(1, frozenset({given.candidates, given.signals}), given.member.group_metadata())
+        await until(lambda: given.reader.started == [1, 1])
+        waiting = dict(given.reader.offsets)
+        await asyncio.sleep(0)
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        await asyncio.sleep(0)
+
+        assert waiting == {given.candidates: 0}
+        assert given.reader.offsets == {given.candidates: 1, given.signals: 0}
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_what_is_kept_is_read_anew_where_the_last_transaction_is_in_doubt(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        loop = asyncio.get_running_loop()
+        await given.begin()
+        hold, reached, released = held_commits()
+        given.before = hold
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        marking = asyncio.create_task(given.worker.mark())
+        await until(reached.is_set)
+
+        revoking = loop.run_in_executor(None, given.worker.revoked, 1, frozenset({given.signals}))
+        await revoking  # past the deadline
+        given.takeovers[2] = Takeover(joins={0: JoinStart(1, 1)}, ends={0: 1})
+        given.worker.assigned(2, frozenset({given.candidates}), given.member.group_metadata())
+        released.set()
+        await marking
+        await until(lambda: given.reader.started == [1, 2])
+
+        assert given.worker.complete
+        assert given.reader.offsets == {given.candidates: 1}
+        await given.worker.stop()
+
+    bench(story)
+
+
 def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(fetching, "CATCH_UP_S", 0.02)
         given = Bench(tmp_path, monkeypatch, local=True)
-        given.takeovers[1].joins[0] = JoinStart(0, 0, 2)
+        given.takeovers[1].ends[0] = 2
         await given.begin()
 
         await until(lambda: given.signals in given.reader.offsets)
