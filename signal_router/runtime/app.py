@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from faust.transport import drivers
 
-from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError, StateError
+from signal_router.errors import BrokerError, ConfigurationError, DiskError, SignalRouterError, StateError
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.kafka.destinations import verify_destinations
@@ -418,9 +418,11 @@ class Application:
 
 
 def _open_store(path: Path) -> RocksStore:
-    """Opens the store; a damaged one is deleted, for the changelog has everything."""
+    """Opens the store; a damaged one is deleted, for the changelog has everything. Not so where the disk refuses."""
     try:
         return RocksStore(path)
+    except DiskError:
+        raise
     except StateError as error:
         _log.warning("local tables cannot be opened and are rebuilt from the changelog", error=error.message)
         destroy(path)
