@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicCollection
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient
 
@@ -323,9 +323,20 @@ class LiveCluster:
         return read_topics(self.bootstrap, self.admin, [topic], committed=committed)
 
     def ends(self, topic: str) -> dict[int, int]:
-        count = len(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        count = self._partition_count(topic)
         found = end_offsets(self.admin, [TopicPartition(topic, number) for number in range(count)])
         return {tp.partition: offset for tp, offset in found.items()}
+
+    def _partition_count(self, topic: str) -> int:
+        """A broker that has just come back may close the connection of a first request."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return len(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def committed(self, topic: str) -> dict[int, int]:
         """Committed next offsets of the group; those that are not there are left out."""

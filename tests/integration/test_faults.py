@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka import TopicPartition as ClientPartition
@@ -192,15 +193,22 @@ def re_create(cluster: LiveCluster, topic: str) -> None:
 
 
 @contextmanager
-def at_work(broker: EmbeddedBroker, prefix: str, folder: Path, **settings: object) -> Iterator[LiveCluster]:
-    """Two workers that have pending signals and get their partners while the broker suffers."""
-    with live_cluster(broker.bootstrap, prefix, folder) as cluster:
+def at_work(
+    broker: EmbeddedBroker, prefix: str, folder: Path, *, candidates: str = "local", **settings: object
+) -> Iterator[LiveCluster]:
+    """Two workers that have pending signals and get their partners while the broker suffers.
+
+    The first of them stands still in front of a commit whose records the broker has, until `going_on`.
+    """
+    with live_cluster(broker.bootstrap, prefix, folder, candidates=candidates) as cluster:
         cluster.apply(PAIR)
         for slot in ("w1", "w2"):
             cluster.worker(slot, **settings).await_running()
         cluster.publish_many(announced("A", range(COUNT)))
         cluster.await_decided()
+        cluster.workers[0].arm("commit", signal.SIGSTOP)
         cluster.publish_many(announced("B", range(COUNT)))
+        until(lambda: cluster.workers[0].struck == "commit", "a worker stands in front of a commit")
         yield cluster
         cluster.renew_admin()
         skip_where_the_broker_lost_markers(cluster)
@@ -208,6 +216,10 @@ def at_work(broker: EmbeddedBroker, prefix: str, folder: Path, **settings: objec
         cluster.await_decided(within_s=90)
         cluster.stop_workers()
         assert_all_fired(cluster, 2 * COUNT)
+
+
+def going_on(cluster: LiveCluster) -> None:
+    cluster.workers[0].send(signal.SIGCONT)
 
 
 def skip_where_the_broker_lost_markers(cluster: LiveCluster) -> None:
@@ -229,34 +241,56 @@ def skip_where_the_broker_lost_markers(cluster: LiveCluster) -> None:
         pytest.skip(f"the broker lost the markers of a transaction: {error.message}")
 
 
-def test_work_goes_on_exactly_once_after_the_broker_was_restarted_and_killed(
-    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_work_goes_on_exactly_once_after_the_broker_was_stopped_or_killed_in_a_commit(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, candidates: str, how: str
 ) -> None:
-    with at_work(own_broker, prefix, tmp_path) as cluster:
-        cluster.await_decided()
-        own_broker.stop()
+    with at_work(own_broker, prefix, tmp_path, candidates=candidates, times=QUICK) as cluster:
+        before = own_broker.pid
+        getattr(own_broker, how)()
+        going_on(cluster)
         own_broker.start()
-        cluster.publish_many(announced("A", range(2 * COUNT)))
-        own_broker.kill()
-        own_broker.start()
+
+        assert own_broker.pid != before
+    for worker in cluster.workers:
+        assert "Connection refused" in worker.log
 
 
 def test_a_broker_that_stays_away_is_waited_for(own_broker: EmbeddedBroker, prefix: str, tmp_path: Path) -> None:
     with at_work(own_broker, prefix, tmp_path) as cluster:
         own_broker.kill()
+        going_on(cluster)
         # Longer than every time-out there is: commits, take-overs and the retries of a new producer.
         assert_alive_for(cluster, 45)
         own_broker.start()
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_work_goes_on_exactly_once_after_the_broker_stood_still(
-    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, static: bool
+def test_work_goes_on_exactly_once_after_the_broker_stood_still_in_a_commit_for_a_moment(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, candidates: str
 ) -> None:
-    with at_work(own_broker, prefix, tmp_path, static_membership=static) as cluster:
+    with at_work(own_broker, prefix, tmp_path, candidates=candidates) as cluster:
         own_broker.pause()
-        assert_alive_for(cluster, 16)  # beyond the time-outs of transaction and session
+        going_on(cluster)
+        assert_alive_for(cluster, 2)
+        assert psutil.Process(own_broker.pid).status() == psutil.STATUS_STOPPED
         own_broker.resume()
+    for worker in cluster.workers:
+        assert "not committed" not in worker.log
+        assert "assignment lost" not in worker.log
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_work_goes_on_exactly_once_after_the_broker_stood_still_in_a_commit_beyond_every_time_out(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, candidates: str, static: bool
+) -> None:
+    with at_work(own_broker, prefix, tmp_path, candidates=candidates, times=QUICK, static_membership=static) as cluster:
+        own_broker.pause()
+        going_on(cluster)
+        assert_alive_for(cluster, 8)  # those of transaction and session
+        own_broker.resume()
+    assert "transaction not committed" in cluster.workers[0].log
+    for worker in cluster.workers:
+        assert "assignment lost" in worker.log
 
 
 def assert_alive_for(cluster: LiveCluster, seconds: float) -> None:
