@@ -66,6 +66,10 @@ class StateError(SignalRouterError):
     """Our own state: a table, a changelog, a position that contradicts another."""
 
 
+class DiskError(StateError):
+    """The disk under our tables: it is full, or not ours to write to. Nothing is wrong with the tables."""
+
+
 class FencedError(SignalRouterError):
     """Another process took this worker's place: it must stop."""
 

@@ -17,12 +17,12 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from faust.transport import drivers
 
-from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError, StateError
+from signal_router.errors import BrokerError, ConfigurationError, DiskError, SignalRouterError, StateError
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.kafka.destinations import verify_destinations
 from signal_router.kafka.follow import Follower
-from signal_router.kafka.offsets import describe, end_offsets, topic_names
+from signal_router.kafka.offsets import TopicDescription, describe, end_offsets, topic_names
 from signal_router.kafka.purge import purge_before
 from signal_router.kafka.settings import Setting
 from signal_router.kafka.topic_changes import check_topics, wanted_topics
@@ -46,7 +46,6 @@ from signal_router.state.rocks import RocksStore, destroy
 START_WITHIN_S = 30.0
 MARK_EVERY_S = 1.0
 ROSTER_EVERY_S = 10.0
-REFRESH_EVERY_S = 30.0
 RETRY_S = 1.0
 STORE_FOLDER = "tables"
 
@@ -110,6 +109,7 @@ class Application:
             wanted = tuple(topic for topic in wanted if topic.name != self.names.signals)  # others are read instead
         for advice in await self._blocking(check_topics, self._admin, wanted):
             _log.warning("topic differs from its file", advice=advice)
+        looked_at = now_ms()
         self._inputs = await self._blocking(self._input_topics)
         await self._follow()
         cluster = await self._blocking(self._cluster)
@@ -152,7 +152,7 @@ class Application:
             incremental=settings.group_protocol == CONSUMER,
         )
         self.worker.attach(self._consume)
-        await self._refresh_inputs()
+        await self._refresh_inputs(looked_at)
         # What exists now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -160,7 +160,7 @@ class Application:
         self._consume.start([*self._inputs, self.names.candidates])
         self._every(MARK_EVERY_S, self._mark)
         self._every(ROSTER_EVERY_S, self.worker.tell_roster)
-        self._every(REFRESH_EVERY_S, self._refresh)
+        self._every(settings.times.refresh_ms / 1000, self._refresh)
         if settings.web_port is not None:
             self._spawn(self._watch.run())
 
@@ -243,6 +243,7 @@ class Application:
         if self.settings.static:
             ours["group.instance.id"] = self.settings.slot
         defaults |= {
+            "topic.metadata.refresh.interval.ms": times.refresh_ms,  # how it finds new partitions
             "fetch.wait.max.ms": 50,
             "fetch.queue.backoff.ms": 5,
             "queued.min.messages": 100_000,
@@ -344,26 +345,29 @@ class Application:
         sampled_at = now_ms()
         ends = await self._blocking(end_offsets, self._admin, list(positions))
         self.worker.marks.met_ends(ends, sampled_at)
+        if not self.settings.patterns:  # to look for new topics asks for all there are: not every second
+            self.worker.marks.look(_counts(await self._blocking(describe, self._admin, self._inputs)), sampled_at)
         await self.worker.mark()
 
     async def _refresh(self) -> None:
         """Looks again at inputs and destinations, and purges candidates that are committed everywhere they can be
         read.
         """
+        looked_at = now_ms()
         inputs = await self._blocking(self._input_topics)
         if inputs != self._inputs:
             _log.info("signals topics changed", topics=list(inputs))
             self._inputs = inputs
             self._consume.subscribe([*inputs, self.names.candidates])
-        await self._refresh_inputs()
+        await self._refresh_inputs(looked_at)
         await self._refresh_destinations()
         await self._blocking(purge_before, self._admin, self.worker.purgeable())
 
-    async def _refresh_inputs(self) -> None:
+    async def _refresh_inputs(self, looked_at: int) -> None:
         found = await self._blocking(describe, self._admin, self._inputs)
         # A running consumer notices only if the new log is shorter than the old one was.
         refuse_re_created(self.roster, {topic: description.id for topic, description in found.items()})
-        self.worker.marks.set_inputs({topic: description.partitions for topic, description in found.items()})
+        self.worker.marks.set_inputs(_counts(found), looked_at)
 
     def _input_topics(self) -> tuple[str, ...]:
         wanted = self.settings.signals or (self.names.signals,)
@@ -425,10 +429,16 @@ class Application:
         return await self._loop.run_in_executor(None, functools.partial(call, *args))
 
 
+def _counts(topics: Mapping[str, TopicDescription]) -> dict[str, int]:
+    return {topic: description.partitions for topic, description in topics.items()}
+
+
 def _open_store(path: Path) -> RocksStore:
-    """Opens the store; a damaged one is deleted, for the changelog has everything."""
+    """Opens the store; a damaged one is deleted, for the changelog has everything. Not so where the disk refuses."""
     try:
         return RocksStore(path)
+    except DiskError:
+        raise
     except StateError as error:
         _log.warning("local tables cannot be opened and are rebuilt from the changelog", error=error.message)
         destroy(path)

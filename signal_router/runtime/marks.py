@@ -1,4 +1,9 @@
-"""Marks: what this worker may announce of the signals partitions it reads."""
+"""Marks: what this worker may announce of the signals partitions it reads.
+
+Nothing later than its last look at what partitions there are is announced. A partition that comes into being after a
+look so holds every clock from its first signal on, although nobody knows it yet: it stands in the marks of the next
+look, and no clock is beyond the look before.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +27,7 @@ class MarkKeeper:
         self._match = match
         self._join = join
         self._inputs: tuple[str, ...] = ()
+        self._looked_at = -1
         self._told: dict[str, int] = {}
         self._told_inputs: tuple[str, ...] = ()
         self._missing: frozenset[str] = frozenset()
@@ -32,16 +38,22 @@ class MarkKeeper:
         self._told.clear()
         self._told_inputs = ()
 
-    def set_inputs(self, partitions: Mapping[str, int]) -> None:
-        """Takes the signals topics that exist, with their partition counts.
+    def look(self, partitions: Mapping[str, int], looked_at: int) -> None:
+        """Takes the partition counts of the signals topics, as a look shows them that began at a time.
+
+        A look that misses one is as good as none: whether it is gone is for `set_inputs` to say.
+        """
+        inputs = _names(partitions)
+        if set(inputs).issuperset(self._inputs):
+            self._inputs, self._looked_at = inputs, looked_at
+            self._gone = self._gone.difference(inputs)
+
+    def set_inputs(self, partitions: Mapping[str, int], looked_at: int) -> None:
+        """Takes the signals topics that exist, with their partition counts, as a look shows them that began at a time.
 
         What other workers announce and this look does not show may be new; what the next look does not show is gone.
         """
-        self._inputs = tuple(
-            input_name(TopicPartition(topic, number))
-            for topic, count in sorted(partitions.items())
-            for number in range(count)
-        )
+        self._inputs, self._looked_at = _names(partitions), looked_at
         missing = self._known().difference(self._inputs)
         self._gone = missing & self._missing
         self._missing = missing
@@ -59,11 +71,11 @@ class MarkKeeper:
 
     def emit(self, stage: Stage) -> None:
         """Adds a mark for every candidates partition, if there is something new to tell."""
-        announced = {
-            input_name(tp): partition.read_until
+        read = {
+            input_name(tp): min(partition.read_until, self._looked_at)
             for tp, partition in self._match.partitions.items()
-            if partition.read_until > self._told.get(input_name(tp), -1)
         }
+        announced = {name: until for name, until in read.items() if until > self._told.get(name, -1)}
         retired = self._retired()
         if not announced and not retired and self._inputs == self._told_inputs:
             return
@@ -79,3 +91,11 @@ class MarkKeeper:
     def _known(self) -> frozenset[str]:
         """The signals partitions that hold the clocks of this worker's candidates partitions."""
         return frozenset(name for part in self._join.partitions.values() for name in part.table.progress().announced)
+
+
+def _names(partitions: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(
+        input_name(TopicPartition(topic, number))
+        for topic, count in sorted(partitions.items())
+        for number in range(count)
+    )

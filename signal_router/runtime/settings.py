@@ -24,13 +24,15 @@ class Times:
     """Time-outs in milliseconds. Required order: revoke < transaction < session, message < transaction.
 
     A worker that is told to give partitions back finishes within `revoke_ms`; an abandoned transaction ends within
-    `transaction_ms`; a worker that is silent for `session_ms` loses its partitions.
+    `transaction_ms`; a worker that is silent for `session_ms` loses its partitions. New topics and partitions of
+    signals are found, and destinations looked at again, every `refresh_ms`.
     """
 
     revoke_ms: int = 5_000
     transaction_ms: int = 10_000
     session_ms: int = 12_000
     heartbeat_ms: int = 1_000
+    refresh_ms: int = 30_000
 
     def __post_init__(self) -> None:
         if not self.revoke_ms < self.transaction_ms < self.session_ms:
@@ -134,6 +136,11 @@ class WorkerSettings:
     def static(self) -> bool:
         """Whether the slot is a static member of its group."""
         return self.group_protocol == CLASSIC and self.static_membership is not False
+
+    @property
+    def patterns(self) -> bool:
+        """Whether a topic that comes into being may be an input."""
+        return any(name.startswith("^") for name in self.signals)
 
     @property
     def group(self) -> str:

@@ -1,11 +1,13 @@
 """The store on disk: one RocksDB for all partitions of a worker.
 
 The write-ahead log is kept but not synced: it survives the end of the process, and the changelog is the authority after
-a loss of power. What RocksDB finds damaged is reported as `StateError`; the caller rebuilds.
+a loss of power. What RocksDB finds damaged is reported as `StateError`; the caller rebuilds. A disk that is full or not
+ours to write to is a `DiskError`; the caller stops, and rebuilds nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -13,7 +15,8 @@ from pathlib import Path
 
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, SstFileWriter, WriteBatch
 
-from signal_router.errors import StateError
+from signal_router.errors import DiskError, StateError
+from signal_router.state.disk import refusal
 
 BATCH_ENTRIES = 5_000
 """Entries per write: a write holds the interpreter's lock, about 15 ms at this size."""
@@ -128,10 +131,15 @@ class RocksStore:
             raise self._failure("cannot be written", error) from error
 
     def close(self) -> None:
-        """Closes the database and gives the directory free. Idempotent."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        """Closes the database and gives the directory free. Idempotent.
+
+        What cannot be flushed, because the disk is full or a file damaged, is no matter: it stands in the write-ahead
+        log, and the damage shows again at the next start.
+        """
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(Exception):
+                db.close()
 
     @property
     def _open(self) -> Rdict:
@@ -140,21 +148,25 @@ class RocksStore:
         return self._db
 
     def _failure(self, what: str, error: Exception) -> StateError:
+        text = f'the store at "{self.path}" {what}: {error}'
+        hint = refusal(error)
+        if hint is not None:
+            return DiskError(text, hint=hint)
         if "Corruption" in str(error) and self._db is not None:
-            (self.path / _DAMAGED).touch()
-            hint = "start the worker again: its tables are rebuilt from the changelog"
-            return StateError(f'the store at "{self.path}" {what}: {error}', hint=hint)
-        return StateError(
-            f'the store at "{self.path}" {what}: {error}',
-            hint="stop the worker and delete the directory: it is rebuilt from the changelog",
-        )
+            with contextlib.suppress(OSError):  # where nothing can be written the next start meets the damage again
+                (self.path / _DAMAGED).touch()
+            return StateError(text, hint="start the worker again: its tables are rebuilt from the changelog")
+        return StateError(text, hint="stop the worker and delete the directory: it is rebuilt from the changelog")
 
 
 def destroy(path: Path) -> None:
     """Deletes a store's files, and no other: a path that was given by mistake loses nothing."""
-    for file in path.iterdir() if path.is_dir() else ():
-        if file.is_file() and _OWN_FILES.fullmatch(file.name):
-            file.unlink()
+    try:
+        for file in path.iterdir() if path.is_dir() else ():
+            if file.is_file() and _OWN_FILES.fullmatch(file.name):
+                file.unlink()
+    except OSError as error:
+        raise DiskError(f'the store at "{path}" cannot be deleted: {error}', hint=refusal(error)) from error
 
 
 def _refuse_damaged(path: Path) -> None:

@@ -54,6 +54,7 @@ Committed = Mapping[TopicPartition, NextOffset | None]
 
 APP = "app"
 _LARGE = 1_000_000
+_FOR_EVER = 1 << 62
 
 MUTANTS = frozenset(
     {
@@ -216,7 +217,7 @@ class MemoryWorker:
         )
         self._local = LocalCandidates(self._join, names.candidates, enabled=local)
         self._marks = MarkKeeper(self._match, self._join)
-        self._marks.set_inputs({names.signals: plant.signals_partitions})
+        self._marks.set_inputs({names.signals: plant.signals_partitions}, _FOR_EVER)  # there will be no others
         self._assignments = self._assignment = self._taken_over = 0
         self._tps: tuple[TopicPartition, ...] = ()
         self._group_metadata = b""

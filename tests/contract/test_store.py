@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from signal_router.errors import StateError
+from signal_router.errors import DiskError, StateError
 from signal_router.state.rocks import BATCH_ENTRIES, RocksStore, destroy
 from signal_router.state.store import MemoryStore, Store
 
@@ -174,6 +177,52 @@ def test_damaged_table_file_is_reported_when_it_is_read(tmp_path: Path) -> None:
 
     with pytest.raises(StateError):
         list(RocksStore(tmp_path / "store").scan(*ALL))
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """Files of this process that would grow beyond a size fail as on a disk without room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def noise(names: range) -> dict[bytes, bytes | None]:
+    """Values that take their room, compressed or not."""
+    source = Random(7)
+    return {b"%06d" % name: source.randbytes(100) for name in names}
+
+
+def test_a_write_without_room_is_the_disk_s_fault_and_what_was_written_before_stays(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "store")
+    before = noise(range(5_000))
+    store.write(before.items())
+
+    with no_file_above(1 << 20):
+        with pytest.raises(DiskError, match=r'the store at ".*/store" cannot be written: IO error') as full:
+            store.write(noise(range(5_000, 10_000)).items())
+        store.close()
+    with no_file_above(64 << 10), pytest.raises(DiskError, match="does not open: IO error"):
+        RocksStore(tmp_path / "store")
+
+    assert "free space on its disk" in (full.value.hint or "")
+    again = RocksStore(tmp_path / "store")
+    assert dict(again.scan(*ALL)) == before
+    again.close()
+
+
+def test_a_load_without_room_is_the_disk_s_fault_and_leaves_no_file(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path / "store")
+
+    with no_file_above(1 << 20), pytest.raises(DiskError, match="cannot be written"):
+        store.load(noise(range(50_000)))
+
+    assert [file.name for file in tmp_path.iterdir()] == ["store"]
+    store.write([(b"a", b"1")])
+    store.close()
 
 
 def test_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicCollection
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient
 
@@ -201,6 +202,12 @@ class WorkerProcess:
         return told[-1] if told else {}
 
     @property
+    def restored(self) -> list[int]:
+        """How many records of the changelog each of its take-overs read."""
+        told = (line for line in self.log.splitlines() if "took partitions over" in line)
+        return [int(number) for line in told for number in re.findall(r"restored=(\d+)", line)]
+
+    @property
     def stopped_with(self) -> str:
         """The error it ended with."""
         ended = [line for line in self.log.splitlines() if line.startswith('{"ended"')]
@@ -212,7 +219,8 @@ class WorkerProcess:
 class LiveCluster:
     """The topics of one app under one prefix on a broker, with its workers. Use `live_cluster`.
 
-    `candidates`: the way its workers' own ones take, "local" or "topic". `protocol`: that of their group.
+    `candidates`: the way its workers' own ones take, "local" or "topic". `inputs`: the topics that its workers read
+    signals from. `protocol`: that of their group.
     """
 
     bootstrap: str
@@ -227,6 +235,7 @@ class LiveCluster:
     def __post_init__(self) -> None:
         self.connection = Connection(self.bootstrap, self.prefix)
         self.names: TopicNames = resolve(self.prefix, self.connection.app)
+        self.inputs: list[str] = [self.names.signals]
         self.group = f"{self.prefix}{self.connection.app}"
         self.producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "log_level": 0})
         self.admin: AdminClient = connect(self.connection)
@@ -315,9 +324,20 @@ class LiveCluster:
         return read_topics(self.bootstrap, self.admin, [topic], committed=committed)
 
     def ends(self, topic: str) -> dict[int, int]:
-        count = len(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+        count = self._partition_count(topic)
         found = end_offsets(self.admin, [TopicPartition(topic, number) for number in range(count)])
         return {tp.partition: offset for tp, offset in found.items()}
+
+    def _partition_count(self, topic: str) -> int:
+        """A broker that has just come back may close the connection of a first request."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return len(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
 
     def committed(self, topic: str) -> dict[int, int]:
         """Committed next offsets of the group; those that are not there are left out."""
@@ -327,8 +347,8 @@ class LiveCluster:
 
     def await_decided(self, *, within_s: float = 60.0) -> None:
         """Waits until every candidate of every signal published so far is decided, by committed offsets alone."""
-        self._await_read(self.names.signals, within_s)
-        self._await_read(self.names.candidates, within_s)
+        for topic in (*self.inputs, self.names.candidates):
+            self._await_read(topic, within_s)
 
     def _await_read(self, topic: str, within_s: float) -> None:
         ends = self.ends(topic)
@@ -360,17 +380,18 @@ class LiveCluster:
         dead_letters = self.read(names.dead_letters)
         definitions = [DefinitionRecord(each.offset, each.value) for each in self.read(names.definitions)]
         signals: dict[tuple[str, int], list[SignalRecord]] = {}
-        committed = self.committed(names.signals)
-        for each in self.read(names.signals):
-            if each.offset < committed.get(each.partition, 0):
-                record = SignalRecord(each.offset, each.timestamp, each.key, each.value, each.headers)
-                signals.setdefault((each.topic, each.partition), []).append(record)
+        for topic in self.inputs:
+            committed = self.committed(topic)
+            for each in self.read(topic):
+                if each.offset < committed.get(each.partition, 0):
+                    record = SignalRecord(each.offset, each.timestamp, each.key, each.value, each.headers)
+                    signals.setdefault((each.topic, each.partition), []).append(record)
         views, inputs = evidence_from_lineage(_outputs(lineage))
         evidence = Evidence(
             app=self.connection.app,
             definitions=definitions,
             signals=signals,
-            topic_ids={names.signals: self.topic_id(names.signals)},
+            topic_ids={topic: self.topic_id(topic) for topic in self.inputs},
             views=views,
             inputs=inputs,
             undeliverable=_undeliverable(dead_letters),
@@ -422,6 +443,13 @@ def live_cluster(
         yield cluster
     finally:
         cluster.close()
+
+
+def assert_all_fired(cluster: LiveCluster, count: int) -> None:
+    """The topics hold what the reference makes of them, and that is one trigger for each key below `count`."""
+    proof = cluster.prove()
+    proof.hold()
+    assert proof.fired() == {json.dumps({"k": key}): 1 for key in range(count)}
 
 
 def read_topics(bootstrap: str, admin: AdminClient, topics: Iterable[str], *, committed: bool) -> list[Read]:

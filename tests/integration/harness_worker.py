@@ -2,6 +2,7 @@
 
 Where the file `arm` names an effect of the commit, the process sends itself the signal named there right before that
 effect, after the broker has what was produced: only then is a transaction open there. It takes the file away first.
+`file_bytes` is the size beyond which no file of the process grows.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -20,6 +22,7 @@ from signal_router.errors import SignalRouterError
 from signal_router.kafka.settings import Connection
 from signal_router.runtime.app import Application
 from signal_router.runtime.settings import Times, WorkerSettings
+from signal_router.runtime.state_dir import claim
 
 OPEN = frozenset({"changelog", "offsets", "commit"})
 """The effects before which the client holds records of an open transaction."""
@@ -54,14 +57,18 @@ async def main(given: dict[str, object]) -> int:
     for name, kind in (("times", Times), ("limits", Limits)):
         if name in settings:
             settings[name] = kind(**settings[name])  # type: ignore[arg-type]
+    if "file_bytes" in settings:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(str(settings.pop("file_bytes"))), hard))
     signals = tuple(settings.pop("signals", ()))  # type: ignore[arg-type]
     worker = WorkerSettings(
         connection, state_dir=Path(str(settings.pop("state_dir"))), signals=signals, all_lineage=True, **settings
     )
     try:
-        app = Application(worker, observe=lambda effect: strike(arm, app, effect))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.stop)
-        error = await app.run()
+        with claim(worker.state_dir, worker.slot):
+            app = Application(worker, observe=lambda effect: strike(arm, app, effect))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.stop)
+            error = await app.run()
     except SignalRouterError as failure:
         error = failure
     else:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import NewTopic
-from harness import PAIR, QUICK, LiveCluster, announced, live_cluster, until
+from harness import PAIR, QUICK, LiveCluster, announced, assert_all_fired, live_cluster, until
 
 from signal_router.errors import BrokerError
 from signal_router.kafka.embedded import EmbeddedBroker
@@ -56,7 +56,7 @@ def test_of_two_workers_with_one_slot_one_stops_and_names_it(grouped: LiveCluste
     grouped.publish_many(announced("B", range(COUNT)))
     grouped.await_decided()
     grouped.stop_workers()
-    assert_all_fired(grouped)
+    assert_all_fired(grouped, COUNT)
 
 
 def test_two_workers_with_one_slot_that_take_themselves_for_equally_new_do_not_go_on_by_turns(
@@ -72,7 +72,7 @@ def test_two_workers_with_one_slot_that_take_themselves_for_equally_new_do_not_g
     grouped.publish_many(announced("B", range(COUNT)))
     grouped.await_decided()
     grouped.stop_workers()
-    assert_all_fired(grouped)
+    assert_all_fired(grouped, COUNT)
 
 
 def test_a_worker_that_stood_still_for_longer_than_its_session_writes_nothing_twice(grouped: LiveCluster) -> None:
@@ -92,111 +92,6 @@ def test_a_worker_that_stood_still_for_longer_than_its_session_writes_nothing_tw
     grouped.stop_workers()
 
     assert_all_fired(grouped, 2 * COUNT)
-
-
-# ---- the state directory
-
-
-def garble(file: Path) -> None:
-    """Turns bytes over from the middle on; headers and footers of most files survive nothing less."""
-    content = bytearray(file.read_bytes())
-    for at in range(len(content) // 3, len(content), 7):
-        content[at] ^= 0xFF
-    file.write_bytes(bytes(content))
-
-
-def broken_pointer(tables: Path) -> None:
-    (tables / "CURRENT").write_text("nonsense\n")
-
-
-def broken_tables(tables: Path) -> None:
-    files = [*tables.glob("*.sst")]
-    assert files, [file.name for file in tables.iterdir()]
-    for file in files:
-        garble(file)
-
-
-def broken_block(tables: Path) -> None:
-    """Damages data that is looked at only when it is needed; the file still opens."""
-    largest = max(tables.glob("*.sst"), key=lambda file: file.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    for at in range(len(content) // 10, len(content) // 3, 7):
-        content[at] ^= 0xFF
-    largest.write_bytes(bytes(content))
-
-
-def broken_log(tables: Path) -> None:
-    for file in tables.glob("*.log"):
-        garble(file)
-
-
-@pytest.mark.parametrize("damage", [broken_pointer, broken_tables, broken_block, broken_log])
-def test_a_damaged_state_directory_is_rebuilt(cluster: LiveCluster, damage: Callable[[Path], None]) -> None:
-    cluster.worker().await_running()
-    cluster.publish_many(announced("A", range(COUNT)))
-    cluster.await_decided()
-    cluster.stop_workers()
-    cluster.worker().await_running().stop()  # opening it again makes tables of the log
-
-    damage(cluster.workers[0].state_dir / "tables")
-    cluster.publish_many(announced("B", range(COUNT)))
-    rebuilt = cluster.worker()
-    if damage is broken_block:
-        assert rebuilt.await_end() == 1
-        assert "start the worker again" in rebuilt.stopped_with
-        rebuilt = cluster.worker()
-    cluster.await_decided()
-    cluster.stop_workers()
-
-    if damage is not broken_log:  # a log that is cut is an older state, and needs no word
-        assert rebuilt.log.count("rebuilt from the changelog") >= 1, rebuilt.log
-    assert_all_fired(cluster)
-
-
-def test_yesterdays_copy_of_the_state_directory_is_brought_up_to_date(cluster: LiveCluster, tmp_path: Path) -> None:
-    cluster.worker().await_running()
-    cluster.publish_many(announced("A", range(0, COUNT, 2)))
-    cluster.await_decided()
-    cluster.stop_workers()
-    state = cluster.workers[0].state_dir
-    shutil.copytree(state, tmp_path / "yesterday")
-    cluster.worker().await_running()
-    cluster.publish_many(announced("A", range(1, COUNT, 2)) + announced("B", range(0, COUNT, 2)))
-    cluster.await_decided()
-    cluster.stop_workers()
-
-    shutil.rmtree(state)
-    shutil.move(tmp_path / "yesterday", state)
-    cluster.publish_many(announced("B", range(COUNT)))
-    cluster.worker().await_running()
-    cluster.await_decided()
-    cluster.stop_workers()
-
-    assert_all_fired(cluster)
-
-
-def test_the_state_directory_of_another_app_is_not_believed(
-    cluster: LiveCluster, broker: object, prefix: str, tmp_path: Path
-) -> None:
-    with live_cluster(broker, f"{prefix}other-", tmp_path) as other:
-        other.apply(PAIR)
-        other.worker("foreign").await_running()
-        other.publish_many(announced("B", range(COUNT)))
-        other.await_decided()
-        other.stop_workers()
-        foreign = other.workers[0].state_dir
-
-    cluster.publish_many(announced("A", range(COUNT)))
-    worker = cluster.worker(state_dir=foreign)
-    cluster.await_decided()
-    cluster.publish_many(announced("B", range(COUNT, COUNT + 3)))
-    cluster.await_decided()
-    cluster.stop_workers()
-
-    assert "it belongs to another app or cluster" in worker.log
-    proof = cluster.prove()
-    proof.hold()
-    assert not proof.fired()
 
 
 # ---- offsets and logs that are not what they were
@@ -305,15 +200,22 @@ def re_create(cluster: LiveCluster, topic: str) -> None:
 
 
 @contextmanager
-def at_work(broker: EmbeddedBroker, prefix: str, folder: Path, **settings: object) -> Iterator[LiveCluster]:
-    """Two workers that have pending signals and get their partners while the broker suffers."""
-    with live_cluster(broker.bootstrap, prefix, folder) as cluster:
+def at_work(
+    broker: EmbeddedBroker, prefix: str, folder: Path, *, candidates: str = "local", **settings: object
+) -> Iterator[LiveCluster]:
+    """Two workers that have pending signals and get their partners while the broker suffers.
+
+    The first of them stands still in front of a commit whose records the broker has, until `going_on`.
+    """
+    with live_cluster(broker.bootstrap, prefix, folder, candidates=candidates) as cluster:
         cluster.apply(PAIR)
         for slot in ("w1", "w2"):
             cluster.worker(slot, **settings).await_running()
         cluster.publish_many(announced("A", range(COUNT)))
         cluster.await_decided()
+        cluster.workers[0].arm("commit", signal.SIGSTOP)
         cluster.publish_many(announced("B", range(COUNT)))
+        until(lambda: cluster.workers[0].struck == "commit", "a worker stands in front of a commit")
         yield cluster
         cluster.renew_admin()
         skip_where_the_broker_lost_markers(cluster)
@@ -321,6 +223,10 @@ def at_work(broker: EmbeddedBroker, prefix: str, folder: Path, **settings: objec
         cluster.await_decided(within_s=90)
         cluster.stop_workers()
         assert_all_fired(cluster, 2 * COUNT)
+
+
+def going_on(cluster: LiveCluster) -> None:
+    cluster.workers[0].send(signal.SIGCONT)
 
 
 def skip_where_the_broker_lost_markers(cluster: LiveCluster) -> None:
@@ -342,34 +248,56 @@ def skip_where_the_broker_lost_markers(cluster: LiveCluster) -> None:
         pytest.skip(f"the broker lost the markers of a transaction: {error.message}")
 
 
-def test_work_goes_on_exactly_once_after_the_broker_was_restarted_and_killed(
-    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_work_goes_on_exactly_once_after_the_broker_was_stopped_or_killed_in_a_commit(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, candidates: str, how: str
 ) -> None:
-    with at_work(own_broker, prefix, tmp_path) as cluster:
-        cluster.await_decided()
-        own_broker.stop()
+    with at_work(own_broker, prefix, tmp_path, candidates=candidates, times=QUICK) as cluster:
+        before = own_broker.pid
+        getattr(own_broker, how)()
+        going_on(cluster)
         own_broker.start()
-        cluster.publish_many(announced("A", range(2 * COUNT)))
-        own_broker.kill()
-        own_broker.start()
+
+        assert own_broker.pid != before
+    for worker in cluster.workers:
+        assert "Connection refused" in worker.log
 
 
 def test_a_broker_that_stays_away_is_waited_for(own_broker: EmbeddedBroker, prefix: str, tmp_path: Path) -> None:
     with at_work(own_broker, prefix, tmp_path) as cluster:
         own_broker.kill()
+        going_on(cluster)
         # Longer than every time-out there is: commits, take-overs and the retries of a new producer.
         assert_alive_for(cluster, 45)
         own_broker.start()
 
 
-@pytest.mark.parametrize("static", [False, True])
-def test_work_goes_on_exactly_once_after_the_broker_stood_still(
-    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, static: bool
+def test_work_goes_on_exactly_once_after_the_broker_stood_still_in_a_commit_for_a_moment(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, candidates: str
 ) -> None:
-    with at_work(own_broker, prefix, tmp_path, static_membership=static) as cluster:
+    with at_work(own_broker, prefix, tmp_path, candidates=candidates) as cluster:
         own_broker.pause()
-        assert_alive_for(cluster, 16)  # beyond the time-outs of transaction and session
+        going_on(cluster)
+        assert_alive_for(cluster, 2)
+        assert psutil.Process(own_broker.pid).status() == psutil.STATUS_STOPPED
         own_broker.resume()
+    for worker in cluster.workers:
+        assert "not committed" not in worker.log
+        assert "assignment lost" not in worker.log
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_work_goes_on_exactly_once_after_the_broker_stood_still_in_a_commit_beyond_every_time_out(
+    own_broker: EmbeddedBroker, prefix: str, tmp_path: Path, candidates: str, static: bool
+) -> None:
+    with at_work(own_broker, prefix, tmp_path, candidates=candidates, times=QUICK, static_membership=static) as cluster:
+        own_broker.pause()
+        going_on(cluster)
+        assert_alive_for(cluster, 8)  # those of transaction and session
+        own_broker.resume()
+    assert "transaction not committed" in cluster.workers[0].log
+    for worker in cluster.workers:
+        assert "assignment lost" in worker.log
 
 
 def assert_alive_for(cluster: LiveCluster, seconds: float) -> None:
@@ -489,9 +417,3 @@ def test_poison_becomes_dead_letters_and_everything_else_goes_on(cluster: LiveCl
     assert len(proof.fired()) == COUNT
     assert len(proof.dead_letters) == 20
     assert {each.document["kind"] for each in proof.dead_letters} == {"signal"}
-
-
-def assert_all_fired(cluster: LiveCluster, count: int = COUNT) -> None:
-    proof = cluster.prove()
-    proof.hold()
-    assert proof.fired() == {json.dumps({"k": key}): 1 for key in range(count)}

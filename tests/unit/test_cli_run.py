@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import subprocess
 import sys
@@ -88,8 +89,23 @@ def test_a_state_directory_belongs_to_one_process(tmp_path):
 def test_a_state_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ConfigurationError, match="file/state"):
+    with pytest.raises(ConfigurationError, match="file/state") as refused:
         claim(tmp_path / "file" / "state", "w1")
+
+    assert refused.value.hint == "--state-dir DIR, a directory this user may write to"
+
+
+def test_a_state_directory_without_room_is_named_with_what_to_do(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # as on a full disk, no file may grow
+    try:
+        with pytest.raises(ConfigurationError, match=f'state directory "{tmp_path}" cannot be used') as refused:
+            claim(tmp_path, "w1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert "free space on its disk" in refused.value.hint
+    claim(tmp_path, "w1").close()
 
 
 def test_the_lock_is_not_taken_for_a_table(tmp_path):

@@ -298,6 +298,33 @@ def test_a_new_assignment_takes_no_offsets_from_the_one_before(bench: Any) -> No
     bench(story)
 
 
+def test_nothing_later_than_the_last_look_at_the_inputs_is_announced(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        def told() -> list[tuple[int | None, int]]:
+            written = [candidates.decode(each.value or b"") for each in given.plant.broker.read_all(topic)[tp]]
+            marks = [each for each in written if isinstance(each, Mark)]
+            return [(mark.announced.get(f"{given.names.signals}/0"), len(mark.inputs)) for mark in marks]
+
+        async def look(count: int, looked_at: int) -> None:
+            given.worker.marks.look({given.names.signals: count}, looked_at)
+            await given.worker.mark()
+
+        topic, tp = given.names.candidates, given.candidates
+        given.worker.marks.set_inputs({given.names.signals: 1}, 10)
+        await given.begin()
+        given.worker.marks.met_ends({given.signals: 0}, 25)
+
+        await given.worker.mark()
+        await look(2, 20)
+        await look(1, 30)  # one is missing: that look says nothing
+        await look(2, 40)
+
+        assert told() == [(10, 1), (20, 2), (25, 2)]
+        await given.worker.stop()
+
+    bench(story)
+
+
 def test_an_input_is_retired_only_when_a_second_look_does_not_show_it(bench: Any) -> None:
     async def story(given: Bench) -> None:
         def retired() -> set[str]:
@@ -305,20 +332,20 @@ def test_an_input_is_retired_only_when_a_second_look_does_not_show_it(bench: Any
             return {name for mark in marks if isinstance(mark, Mark) for name in mark.retired}
 
         topic, tp = given.names.candidates, given.candidates
-        given.worker.marks.set_inputs({given.names.signals: 1})
+        given.worker.marks.set_inputs({given.names.signals: 1}, 1)
         await given.begin()
         of_another = Mark("w2", {}, (f"{given.names.signals}/0", f"{given.names.signals}/1"))
         await given.worker.on_candidates(inbox(given.batch(candidates.encode(of_another))))
 
         await given.worker.mark()
         before = retired()
-        given.worker.marks.set_inputs({given.names.signals: 2})
+        given.worker.marks.set_inputs({given.names.signals: 2}, 1)
         await given.worker.mark()
         seen = retired()
-        given.worker.marks.set_inputs({given.names.signals: 1})
+        given.worker.marks.set_inputs({given.names.signals: 1}, 1)
         await given.worker.mark()
         once = retired()
-        given.worker.marks.set_inputs({given.names.signals: 1})
+        given.worker.marks.set_inputs({given.names.signals: 1}, 1)
         await given.worker.mark()
 
         assert (before, seen, once) == (set(), set(), set())
@@ -467,7 +494,7 @@ def test_a_mark_comes_behind_the_candidates_it_speaks_of(tmp_path: Path, monkeyp
         await given.begin()
 
         await given.worker.on_signals(inbox(given.signal("A")))
-        given.worker.marks.set_inputs({given.names.signals: 1})
+        given.worker.marks.set_inputs({given.names.signals: 1}, 1)
         await given.worker.mark()
 
         assert [type(candidates.decode(each)) for each in given.written] == [Candidate, Mark]
