@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import cProfile
 import json
 import os
@@ -31,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.floor import floor
+from benchmarks.handover import handover
 from benchmarks.match import measure as match
 from benchmarks.restore import measure as restore
 from signal_router import __version__
@@ -174,7 +176,12 @@ async def run_worker(request: dict) -> None:
     """The measured process."""
     connection = Connection(request["bootstrap"], request["prefix"])
     settings = WorkerSettings(
-        connection, "bench-0", Path(request["state"]), local_candidates=request["candidates"] == "local"
+        connection,
+        request.get("slot", "bench-0"),
+        Path(request["state"]),
+        local_candidates=request["candidates"] == "local",
+        static_membership=False if request.get("dynamic") else None,
+        group_protocol=request.get("protocol", "classic"),
     )
     app = Application(settings)
     loop = asyncio.get_running_loop()
@@ -271,6 +278,62 @@ def throughput(bootstrap: str, candidates: str, signals: int = 200_000, profile:
             name: value / signals * 1e6 for name, value in {**found["steps"], **found["effects"]}.items()
         },
     }
+
+
+def two_workers(bootstrap: str, signals: int = 200_000) -> dict:
+    """Preloaded signals to committed triggers, by one worker and by two that share the partitions."""
+    found = {}
+    for count in (1, 2):
+        bench = Bench(bootstrap)
+        slots = [f"bench-{number}" for number in range(count)]
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            workers = [
+                stack.enter_context(bench.worker(Path(folder) / slot, "local", slot=slot, dynamic=True))
+                for slot in slots
+            ]
+            for worker in workers:
+                _await_ready(worker)
+            time.sleep(3)  # each has its share
+            for worker in workers:
+                worker.send_signal(signal.SIGSTOP)
+            bench.load(signals // 2)
+            began = time.perf_counter()
+            for worker in workers:
+                worker.send_signal(signal.SIGCONT)
+            seen = _await_triggers(bench, signals // 2)
+            for worker in workers:
+                worker.send_signal(signal.SIGTERM)
+            told = [json.loads(worker.communicate(timeout=60)[0].splitlines()[-1]) for worker in workers]
+        found[count] = {
+            "signals_per_s": signals / (seen - began),
+            "local_share": sum(each["local"] for each in told) / signals,
+        }
+    return {
+        "one_signals_per_s": found[1]["signals_per_s"],
+        "two_signals_per_s": found[2]["signals_per_s"],
+        "two_to_one": found[2]["signals_per_s"] / found[1]["signals_per_s"],
+        "local_share_of_two": found[2]["local_share"],
+    }
+
+
+def _await_triggers(bench: Bench, count: int) -> float:
+    """When the last of so many triggers was there to read."""
+    tps = [TopicPartition(bench.names.triggers, number, 0) for number in range(4)]
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bench.connection.bootstrap,
+            "group.id": "bench-await",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.assign(tps)
+    left = count
+    while left:
+        left -= sum(message.error() is None for message in consumer.consume(5_000, 0.5))
+    consumer.close()
+    return time.perf_counter()
 
 
 def latency(bootstrap: str, candidates: str, rate: int = 500, seconds: int = 20) -> dict:
@@ -456,6 +519,9 @@ def main() -> None:
         "restart": lambda bootstrap: restart(bootstrap, "local"),
         "restore": lambda bootstrap: {"entries_per_s": restore(bootstrap, options.entries, 1)[0]},
         "match": lambda _bootstrap: match_growth(),
+        "workers": lambda bootstrap: two_workers(bootstrap, options.signals),
+        "handover-classic": lambda bootstrap: handover(Bench(bootstrap), "classic"),
+        "handover-consumer": lambda bootstrap: handover(Bench(bootstrap), "consumer"),
     }
     names = options.only.split(",") if options.only else list(measures)
     unknown = sorted(set(names) - set(measures))
