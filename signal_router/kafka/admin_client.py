@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from signal_router.errors import BrokerError, ConfigurationError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from signal_router.kafka.settings import Connection
 
 REACHED_WITHIN_S = 5.0
+REQUEST_S = 5.0
 
 _HOPELESS = {KafkaError._AUTHENTICATION, KafkaError._SSL}  # no retry mends them
 
@@ -58,3 +59,15 @@ def _unreachable(connection: Connection, causes: list[KafkaError], error: KafkaE
     else:
         hint = "check --bootstrap, or start a broker: signal-router broker"
     return BrokerError(f'no broker answers at "{connection.bootstrap}": {reason}', hint=hint)
+
+
+def session_hint(admin: AdminClient) -> str:
+    """Which session time-outs the brokers allow, as a hint; by name where they do not say."""
+    names = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
+    try:
+        broker = ConfigResource(ConfigResource.Type.BROKER, str(min(admin.list_topics(timeout=REQUEST_S).brokers)))
+        found = admin.describe_configs([broker], request_timeout=REQUEST_S)[broker].result(REQUEST_S + 1)
+        low, high = (found[name].value for name in names)
+    except (KafkaException, TimeoutError, KeyError, ValueError):
+        return f"-X session.timeout.ms=… between {names[0]} and {names[1]} of the brokers"
+    return f"-X session.timeout.ms=… between {low} and {high}, as the brokers have it ({names[0]}, {names[1]})"

@@ -101,7 +101,9 @@ class Listener(Protocol):
 
 
 class ConsumeThread:
-    """Runs one group consumer in a thread of its own."""
+    """Runs one group consumer in a thread of its own. `incremental`: in a KIP-848 group. `session_hint` says which
+    session time-outs the brokers allow, once they refused one.
+    """
 
     def __init__(
         self,
@@ -110,6 +112,7 @@ class ConsumeThread:
         *,
         slot: str,
         incremental: bool = False,
+        session_hint: Callable[[], str] = lambda: "",
         max_records: int = 5_000,
         max_pending_records: int = 20_000,
         max_pending_bytes: int = 64 << 20,
@@ -118,6 +121,7 @@ class ConsumeThread:
         self._listener = listener
         self._slot = slot
         self._incremental = incremental
+        self._session_hint = session_hint
         self._max_records = max_records
         self._max_pending_records = max_pending_records
         self._max_pending_bytes = max_pending_bytes
@@ -211,7 +215,8 @@ class ConsumeThread:
 
     def _goes_on(self, error: Exception) -> bool:
         """Whether another consumer may follow one that failed; else the listener hears of the failure."""
-        fence = _fence(error)
+        # Only a static member is fenced by a fatal error; under KIP-848 there are none.
+        fence = None if self._incremental else _fence(error)
         if fence is None:
             self._listener.failed(_explained(error))
             return False
@@ -310,6 +315,16 @@ class ConsumeThread:
         return list(by_tp.values())
 
     def _on_error(self, error: KafkaError, message: Message) -> None:
+        if self._incremental and "ConsumerGroupHeartbeat" in error.str() and "not supported" in error.str():
+            raise ConfigurationError(
+                f'the brokers do not know group protocol "consumer": {error.str()}',
+                hint="--group-protocol classic; or brokers from 4.3 that have it switched on",
+            )
+        if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
+            raise ConfigurationError(
+                f'session.timeout.ms "{self._settings.get("session.timeout.ms")}" is refused by the brokers',
+                hint=self._session_hint(),
+            )
         if error.fatal() or error.code() in _FENCED:
             raise KafkaException(error)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from faust.transport import drivers
 
 from signal_router.errors import BrokerError, ConfigurationError, DiskError, SignalRouterError, StateError
-from signal_router.kafka.admin_client import connect
+from signal_router.kafka.admin_client import connect, session_hint
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.kafka.destinations import verify_destinations
 from signal_router.kafka.follow import Follower
@@ -150,6 +150,7 @@ class Application:
             self.worker,
             slot=settings.slot,
             incremental=settings.group_protocol == CONSUMER,
+            session_hint=functools.partial(session_hint, self._admin),
         )
         self.worker.attach(self._consume)
         await self._refresh_inputs(looked_at)

@@ -143,6 +143,18 @@ def test_candidates_and_changelog_of_different_counts_stop_it(broker, prefix, ru
         (["--signals", "^nowhere"], "no topic matches the signals patterns ^nowhere"),
         (["--signals", "{prefix}lineage"], '"{prefix}lineage" is a topic of this app and cannot be read as signals'),
         (["-X", "nonsense=1"], 'kafka client settings are refused: No such configuration property: "nonsense"'),
+        (
+            ["-X", "session.timeout.ms=3000000", "-X", "max.poll.interval.ms=3000001"],
+            'session.timeout.ms "3000000" is refused by the brokers',
+        ),
+        (
+            ["--group-protocol", "consumer", "--membership", "static"],
+            'membership "static" does not go with group protocol "consumer"',
+        ),
+        (
+            ["--group-protocol", "consumer", "-X", "session.timeout.ms=20000"],
+            'session.timeout.ms "20000" is the broker\'s to decide under group protocol "consumer"',
+        ),
     ],
 )
 def test_signals_and_settings_that_cannot_be_stop_it(broker, prefix, run, options, said):
@@ -153,6 +165,25 @@ def test_signals_and_settings_that_cannot_be_stop_it(broker, prefix, run, option
     assert code == 2
     assert f"error: {said.format(prefix=prefix)}" in found
     assert "Traceback" not in found
+
+
+def test_a_session_time_out_that_brokers_refuse_is_answered_by_those_they_take(broker, prefix, run):
+    make_topics(broker.bootstrap, prefix)
+
+    _, said = ended(run("-X", "session.timeout.ms=3000000", "-X", "max.poll.interval.ms=3000001"))
+
+    assert "hint: -X session.timeout.ms=… between 1000 and 1800000, as the brokers have it" in said
+
+
+def test_brokers_without_the_group_protocol_are_named(prefix, run):
+    with EmbeddedBroker(settings={"group.coordinator.rebalance.protocols": "classic"}) as old:
+        make_topics(old.bootstrap, prefix)
+
+        code, said = ended(run("--group-protocol", "consumer", bootstrap=old.bootstrap))
+
+    assert code == 2
+    assert 'error: the brokers do not know group protocol "consumer"' in said
+    assert "hint: --group-protocol classic" in said
 
 
 def test_an_unreachable_broker_is_named_within_seconds(run):
