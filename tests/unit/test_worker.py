@@ -679,6 +679,43 @@ def test_what_is_kept_is_read_anew_where_the_last_transaction_is_in_doubt(bench:
     bench(story)
 
 
+def test_what_was_sent_to_a_partition_while_its_table_was_restored_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, local=True)
+        sampled, released = threading.Event(), threading.Event()
+
+        def take_over(*given_to: Any) -> Takeover:
+            if given.signals in given_to[3]:
+                return Takeover(signals={given.signals: SignalsPartition("t", 0)})
+            found = Takeover(joins={0: JoinStart(0, 0)}, ends={0: len(given.written)})
+            sampled.set()
+            released.wait(DEADLINE_S)
+            return found
+
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.signals}), given.member.group_metadata())
+        await until(lambda: given.worker.complete)
+        given.worker.assigned(1, frozenset({given.signals, given.candidates}), given.member.group_metadata())
+        await until(sampled.is_set)
+        await given.worker.on_signals(inbox(given.signal("A")))
+        await until(lambda: len(given.written) == 1)
+
+        released.set()
+        await until(lambda: given.worker.complete)
+        await asyncio.sleep(0)
+        await given.worker.on_signals(inbox(given.signal("B")))
+        await given.worker.mark()
+
+        assert given.reader.offsets == {given.candidates: 0}
+        assert [type(candidates.decode(each)) for each in given.written] == [Candidate, Candidate]
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
 def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(fetching, "CATCH_UP_S", 0.02)
