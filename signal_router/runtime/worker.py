@@ -379,7 +379,9 @@ class Worker:
         if self._failed:
             return
         if assignment != self._assignment:
-            if self._log_broken or self.phase is not Phase.RUNNING or not self._running <= tps:
+            # What was voided is not told by the log alone: a take-over may have made it ready again since.
+            void = self._log_broken or self._assignment <= self._voided
+            if void or self.phase is not Phase.RUNNING or not self._running <= tps:
                 self._leave()
             self._assignment = assignment
         self._tps, self._group_metadata, self._taking_over = tps, group_metadata, interrupted

@@ -716,6 +716,29 @@ def test_what_was_sent_to_a_partition_while_its_table_was_restored_comes_first(
     asyncio.run(story())
 
 
+def test_what_was_lost_is_read_anew_though_all_of_it_comes_back_at_once(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        await given.begin()
+        both, metadata = frozenset({given.signals, given.candidates}), given.member.group_metadata()
+        prepare = given.worker._prepare_log
+
+        async def come_back() -> None:
+            await prepare()
+            given.worker._prepare_log = prepare  # type: ignore[method-assign]
+            given.takeovers[3] = Takeover(joins={0: JoinStart(4, 2)}, ends={0: 4})  # somebody else went on meanwhile
+            given.worker.assigned(3, both, metadata)
+
+        given.worker._prepare_log = come_back  # type: ignore[method-assign]
+        given.worker.assigned(1, both | {TopicPartition(given.names.signals, 1)}, metadata)
+        given.worker.lost(1)
+        await until(lambda: 3 in given.reader.started)
+
+        assert given.reader.offsets[given.candidates] == 4
+        await given.worker.stop()
+
+    bench(story)
+
+
 def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(fetching, "CATCH_UP_S", 0.02)
