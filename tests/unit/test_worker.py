@@ -739,6 +739,40 @@ def test_what_was_lost_is_read_anew_though_all_of_it_comes_back_at_once(bench: A
     bench(story)
 
 
+def test_a_reload_does_not_wait_for_what_is_restored_beside(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(given: Bench) -> None:
+        asked: list[frozenset[TopicPartition]] = []
+
+        def take_over(*given_to: Any) -> Takeover:
+            asked.append(frozenset(given_to[3]))
+            if len(asked) == 2 and given_to[4].wait(DEADLINE_S):
+                raise InterruptedError
+            signals = {tp: SignalsPartition("t", 0) for tp in asked[-1] if tp == given.signals}
+            return Takeover(signals=signals, joins={0: JoinStart(0, 0)}, ends={0: 0})
+
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.candidates}), given.member.group_metadata())
+        await until(lambda: given.worker.complete)
+        await asyncio.sleep(0)
+        given.worker.assigned(1, frozenset({given.candidates, given.signals}), given.member.group_metadata())
+        await until(lambda: len(asked) == 2)
+
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        assert given.worker._stage is not None
+        given.worker._stage.void()
+        await given.worker.mark()
+        failed = given.worker.phase
+        async with asyncio.timeout(DEADLINE_S / 2):
+            await until(lambda: given.worker.complete)
+
+        assert failed is Phase.TAKING_OVER
+        assert len(asked) == 3
+        await given.worker.stop()
+
+    bench(story)
+
+
 def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(fetching, "CATCH_UP_S", 0.02)
