@@ -539,9 +539,9 @@ class Worker:
         if self._stage is not None and not await self._commit():
             return False
         self._adopt(found)
-        self._running |= tps
         if not await self._announce(found.new_inputs) or self._consume is None:
             return False
+        self._running |= tps
         _log.info(
             "took partitions over",
             partitions=partitions_by_topic(tps),
