@@ -36,15 +36,18 @@ class LocalCandidates:
         self._topic = topic
         self._enabled = enabled
         self._barriers: dict[int, int] = {}
+        self._sent: dict[int, int] = {}  # (b), of every partition: one may become our own
 
     def begin(self, ends: Mapping[int, int]) -> None:
         """Begins anew with an assignment; `ends` are those of (a), by own candidates partition."""
         self._barriers = dict(ends)
 
     def close(self, ends: Mapping[int, int]) -> None:
-        """Takes the ends of (a) where partitions came; own partitions are closed until they have been read so far."""
+        """Takes the ends of (a) where partitions came; own partitions are closed until they have been read so far, and
+        up to what was sent to them since the ends were sampled.
+        """
         for number, end in ends.items():
-            self._barriers[number] = max(end, self._barriers.get(number, 0))
+            self._barriers[number] = max(end, self._barriers.get(number, 0), self._sent.get(number, 0))
 
     def forget(self, number: int) -> None:
         """Lets go of a candidates partition."""
@@ -84,9 +87,12 @@ class LocalCandidates:
             stage.sent.add(partition)
 
     def committed(self, stage: Stage, delivered: Mapping[TopicPartition, int]) -> None:
-        """Takes from a committed stage up to where own partitions have to be read before they are open again."""
-        for partition in stage.sent & self._barriers.keys():
-            self._barriers[partition] = delivered[TopicPartition(self._topic, partition)] + 1
+        """Takes from a committed stage up to where partitions have to be read before they are open again."""
+        for partition in stage.sent:
+            behind = delivered[TopicPartition(self._topic, partition)] + 1
+            self._sent[partition] = behind
+            if partition in self._barriers:
+                self._barriers[partition] = behind
 
     def _open(self, stage: Stage) -> list[int]:
         if not self._enabled:

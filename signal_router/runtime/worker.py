@@ -95,6 +95,7 @@ class _Attempt(NamedTuple):
     assignment: int
     tps: frozenset[TopicPartition]
     reloads: int
+    ended: threading.Event
     interrupted: threading.Event
     kept: tuple[int, ...]
     stuck: FormerOwners
@@ -153,7 +154,8 @@ class Worker:
         self._had: frozenset[TopicPartition] = frozenset()  # those that were, when the last assignment ended
         self._reloads = 0
         self._group_metadata = b""
-        self._interrupted = self._taking_over = threading.Event()
+        self._interrupted = self._ended = threading.Event()  # the latest assignment's end, and that of the present one
+        self._taking_over = threading.Event()  # set: what is being taken over would not be used
         self._stage: Stage | None = None
         self._sending: Stage | None = None
         self._opened_at = 0.0
@@ -200,7 +202,7 @@ class Worker:
 
     def revoked(self, assignment: int, tps: frozenset[TopicPartition]) -> None:
         """Finishes or voids the open stage before it returns."""
-        self._interrupted.set()
+        self._interrupt()
         ended = asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, tps), self._loop)
         try:
             ended.result(self.settings.times.revoke_ms / 1000)
@@ -211,7 +213,7 @@ class Worker:
     def lost(self, assignment: int) -> None:
         """Voids the open stage."""
         _log.warning("assignment lost", assignment=assignment)
-        self._interrupted.set()
+        self._interrupt()
         self._void(assignment)
         asyncio.run_coroutine_threadsafe(self._end_assignment(assignment, None), self._loop)
 
@@ -237,6 +239,10 @@ class Worker:
         """The consume thread cannot go on."""
         self._void(self._assignment)
         self._loop.call_soon_threadsafe(self._stop_with, error)
+
+    def _interrupt(self) -> None:
+        self._interrupted.set()  # first: a take-over that begins meanwhile looks at it last
+        self._taking_over.set()
 
     def _void(self, assignment: int) -> None:
         # Read without the event loop's lock on purpose: a stage's own lock decides. What the loop opens for this
@@ -379,10 +385,12 @@ class Worker:
         if self._failed:
             return
         if assignment != self._assignment:
-            if self._log_broken or self.phase is not Phase.RUNNING or not self._running <= tps:
+            # What was voided is not told by the log alone: a take-over may have made it ready again since.
+            void = self._log_broken or self._assignment <= self._voided
+            if void or self.phase is not Phase.RUNNING or not self._running <= tps:
                 self._leave()
             self._assignment = assignment
-        self._tps, self._group_metadata, self._taking_over = tps, group_metadata, interrupted
+        self._tps, self._group_metadata, self._ended = tps, group_metadata, interrupted
         if self.phase is Phase.RUNNING and self._fetching.epoch < 0:
             self._fetching.begin(assignment)  # what is left of the assignment that ended
         self._spawn(self._take_over(assignment))
@@ -488,7 +496,10 @@ class Worker:
             return None
         stuck = FormerOwners(self._roster, self.settings.slot, some, self._end_transaction_of)
         kept = tuple(self._join.partitions)
-        return _Attempt(assignment, some, self._reloads, self._taking_over, kept, stuck)
+        self._taking_over = interrupted = threading.Event()
+        if self._ended.is_set():
+            interrupted.set()
+        return _Attempt(assignment, some, self._reloads, self._ended, interrupted, kept, stuck)
 
     def _find(self, attempt: _Attempt) -> Takeover:
         return take_over(
@@ -528,9 +539,9 @@ class Worker:
         if self._stage is not None and not await self._commit():
             return False
         self._adopt(found)
-        self._running |= tps
         if not await self._announce(found.new_inputs) or self._consume is None:
             return False
+        self._running |= tps
         _log.info(
             "took partitions over",
             partitions=partitions_by_topic(tps),
@@ -544,7 +555,7 @@ class Worker:
 
     async def _uncover(self, attempt: _Attempt) -> None:
         """Ends what dead workers hide from others; nothing here waits for it."""
-        look = partial(uncover, self._cluster, tuple(self._join.partitions), attempt.interrupted, attempt.stuck)
+        look = partial(uncover, self._cluster, tuple(self._join.partitions), attempt.ended, attempt.stuck)
         try:
             await self._in_thread(self._takeovers, look)
         except (BrokerError, KafkaException, TimeoutError) as error:
@@ -773,6 +784,7 @@ class Worker:
         assignment = self._assignment
         self._fetching.stop(assignment)
         self._forget_running()
+        self._taking_over.set()  # going on must not wait for a restore
         pause = min(0.1 * 2 ** (self._failures - 1), 5.0)
         self._loop.call_later(pause, lambda: self._spawn(self._take_over(assignment)))
 

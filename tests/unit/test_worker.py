@@ -679,6 +679,100 @@ def test_what_is_kept_is_read_anew_where_the_last_transaction_is_in_doubt(bench:
     bench(story)
 
 
+def test_what_was_sent_to_a_partition_while_its_table_was_restored_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        given = Bench(tmp_path, monkeypatch, local=True)
+        sampled, released = threading.Event(), threading.Event()
+
+        def take_over(*given_to: Any) -> Takeover:
+            if given.signals in given_to[3]:
+                return Takeover(signals={given.signals: SignalsPartition("t", 0)})
+            found = Takeover(joins={0: JoinStart(0, 0)}, ends={0: len(given.written)})
+            sampled.set()
+            released.wait(DEADLINE_S)
+            return found
+
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.signals}), given.member.group_metadata())
+        await until(lambda: given.worker.complete)
+        given.worker.assigned(1, frozenset({given.signals, given.candidates}), given.member.group_metadata())
+        await until(sampled.is_set)
+        await given.worker.on_signals(inbox(given.signal("A")))
+        await until(lambda: len(given.written) == 1)
+
+        released.set()
+        await until(lambda: given.worker.complete)
+        await asyncio.sleep(0)
+        await given.worker.on_signals(inbox(given.signal("B")))
+        await given.worker.mark()
+
+        assert given.reader.offsets == {given.candidates: 0}
+        assert [type(candidates.decode(each)) for each in given.written] == [Candidate, Candidate]
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_what_was_lost_is_read_anew_though_all_of_it_comes_back_at_once(bench: Any) -> None:
+    async def story(given: Bench) -> None:
+        await given.begin()
+        both, metadata = frozenset({given.signals, given.candidates}), given.member.group_metadata()
+        prepare = given.worker._prepare_log
+
+        async def come_back() -> None:
+            await prepare()
+            given.worker._prepare_log = prepare  # type: ignore[method-assign]
+            given.takeovers[3] = Takeover(joins={0: JoinStart(4, 2)}, ends={0: 4})  # somebody else went on meanwhile
+            given.worker.assigned(3, both, metadata)
+
+        given.worker._prepare_log = come_back  # type: ignore[method-assign]
+        given.worker.assigned(1, both | {TopicPartition(given.names.signals, 1)}, metadata)
+        given.worker.lost(1)
+        await until(lambda: 3 in given.reader.started)
+
+        assert given.reader.offsets[given.candidates] == 4
+        await given.worker.stop()
+
+    bench(story)
+
+
+def test_a_reload_does_not_wait_for_what_is_restored_beside(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(given: Bench) -> None:
+        asked: list[frozenset[TopicPartition]] = []
+
+        def take_over(*given_to: Any) -> Takeover:
+            asked.append(frozenset(given_to[3]))
+            if len(asked) == 2 and given_to[4].wait(DEADLINE_S):
+                raise InterruptedError
+            signals = {tp: SignalsPartition("t", 0) for tp in asked[-1] if tp == given.signals}
+            return Takeover(signals=signals, joins={0: JoinStart(0, 0)}, ends={0: 0})
+
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.candidates}), given.member.group_metadata())
+        await until(lambda: given.worker.complete)
+        await asyncio.sleep(0)
+        given.worker.assigned(1, frozenset({given.candidates, given.signals}), given.member.group_metadata())
+        await until(lambda: len(asked) == 2)
+
+        await given.worker.on_candidates(inbox(given.batch(given.candidate("A"))))
+        assert given.worker._stage is not None
+        given.worker._stage.void()
+        await given.worker.mark()
+        failed = given.worker.phase
+        async with asyncio.timeout(DEADLINE_S / 2):
+            await until(lambda: given.worker.complete)
+
+        assert failed is Phase.TAKING_OVER
+        assert len(asked) == 3
+        await given.worker.stop()
+
+    bench(story)
+
+
 def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         monkeypatch.setattr(fetching, "CATCH_UP_S", 0.02)
