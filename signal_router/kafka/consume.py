@@ -367,8 +367,9 @@ class ConsumeThread:
         if not self._incremental:
             consumer.unassign()
             return
-        consumer.incremental_unassign([place for place in self._placed if _tp(place) in gone])
-        self._placed = [place for place in self._placed if _tp(place) not in gone]
+        # What stays is placed anew under the next number, and until then nobody would take what is fetched.
+        consumer.incremental_unassign(self._placed)
+        self._placed = []
         if self._begun:
             # For partitions that were kept the metadata from before is good; of those that went nothing is left.
             self._listener.assigned(self._assignment, self._tps, self._metadata)

@@ -894,7 +894,9 @@ class Worker:
             task.cancel()
         if self._log is not None:
             await self._in_thread(self._commits, self._log.close)
-        self._takeovers.shutdown(wait=False, cancel_futures=True)
+        self._interrupt()
+        ended = self._loop.run_in_executor(None, partial(self._takeovers.shutdown, wait=True, cancel_futures=True))
+        await asyncio.wait({ended}, timeout=self.settings.times.revoke_ms / 1000)  # a restore writes to the store
         self._commits.shutdown(wait=True)
         self._store.close()
 

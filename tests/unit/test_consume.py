@@ -28,6 +28,8 @@ class Heard:
 
     def __init__(self) -> None:
         self.assignments: list[tuple[int, bytes]] = []
+        self.partitions: list[set[int]] = []
+        self.gone: list[set[int]] = []
         self.ended: list[int] = []
         self.epochs: list[int] = []
         self.batches: list[Fetched] = []
@@ -35,11 +37,13 @@ class Heard:
         self.rejoined: list[str] = []
         self.taken: SignalRouterError | None = None
 
-    def assigned(self, assignment: int, _tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
+    def assigned(self, assignment: int, tps: frozenset[TopicPartition], group_metadata: bytes) -> None:
         self.assignments.append((assignment, group_metadata))
+        self.partitions.append({tp.partition for tp in tps})
 
-    def revoked(self, assignment: int, _tps: frozenset[TopicPartition]) -> None:
+    def revoked(self, assignment: int, tps: frozenset[TopicPartition]) -> None:
         self.ended.append(assignment)
+        self.gone.append({tp.partition for tp in tps})
 
     def lost(self, assignment: int) -> None:
         self.ended.append(assignment)
@@ -82,6 +86,15 @@ class Group:
     def unassign(self) -> None:
         self.assigned = []
 
+    def incremental_assign(self, places: list[Any]) -> None:
+        assert not {tp_of(place) for place in places} & {tp_of(place) for place in self.assigned}
+        self.assigned = [*self.assigned, *places]
+
+    def incremental_unassign(self, places: list[Any]) -> None:
+        gone = {tp_of(place) for place in places}
+        assert gone <= {tp_of(place) for place in self.assigned}
+        self.assigned = [place for place in self.assigned if tp_of(place) not in gone]
+
     def consumer_group_metadata(self) -> bytes:
         return self.metadata
 
@@ -98,6 +111,10 @@ class Group:
         given = min(count, self.records) if self.assigned else 0
         self.records -= given
         return [Record(offset) for offset in range(given)]
+
+
+def tp_of(place: Any) -> tuple[str, int]:
+    return place.topic, place.partition
 
 
 class Record:
@@ -167,7 +184,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def joined(heard: Heard, group: Group, **bounds: int) -> ConsumeThread:
+def joined(heard: Heard, group: Group, **bounds: Any) -> ConsumeThread:
     """A thread that is not started: the test takes its turns."""
     thread = ConsumeThread({}, heard, slot="w1", **bounds)
     thread.subscribe(["signals"])
@@ -211,6 +228,81 @@ def test_what_is_void_takes_no_room() -> None:
     assert len(heard.batches[-1].records) == 5
     assert waiting == len(heard.batches[-1].records)
     assert thread.pending_records == 0
+
+
+# ---- KIP-848: what changes hands comes and goes alone
+
+LATER = GroupMetadata("app", 5, "w1-1").encode()
+
+
+def places(*partitions: int) -> list[KafkaTopicPartition]:
+    return [KafkaTopicPartition("signals", partition) for partition in partitions]
+
+
+def tps(*partitions: int) -> dict[TopicPartition, int]:
+    return {TopicPartition("signals", partition): 7 for partition in partitions}
+
+
+def test_what_comes_in_addition_leaves_the_number_as_it_is_and_brings_newer_metadata() -> None:
+    heard, group = Heard(), Group()
+    thread = joined(heard, group, incremental=True)
+
+    group.callbacks["on_assign"](group, places(0, 1))
+    thread.start_fetching(1, tps(0, 1))
+    thread._turn(group)  # type: ignore[arg-type]
+    group.metadata = LATER
+    group.callbacks["on_assign"](group, places(2))
+    fetched = {place.partition for place in group.assigned}
+    thread.start_fetching(1, tps(0, 1, 2))
+    thread._turn(group)  # type: ignore[arg-type]
+
+    assert heard.assignments == [(1, MEMBER), (1, LATER)]
+    assert heard.partitions == [{0, 1}, {0, 1, 2}]
+    assert fetched == {0, 1}  # until the worker knows from where
+    assert {place.partition: place.offset for place in group.assigned} == {0: 7, 1: 7, 2: 7}
+
+
+def test_what_a_revoke_leaves_goes_on_under_the_next_number_with_the_metadata_from_before() -> None:
+    heard, group = Heard(), Group(records=5)
+    thread = joined(heard, group, incremental=True)
+    group.callbacks["on_assign"](group, places(0, 1))
+    thread.start_fetching(1, tps(0, 1))
+    thread._turn(group)  # type: ignore[arg-type]
+    before = heard.epochs[-1]
+
+    group.metadata = LATER
+    group.callbacks["on_revoke"](group, places(1))
+    left = list(group.assigned)
+    thread.start_fetching(1, tps(0, 1))  # of the number that ended
+    thread.start_fetching(2, tps(0))
+    thread._turn(group)  # type: ignore[arg-type]
+
+    assert (heard.ended, heard.gone) == ([1], [{1}])
+    assert heard.assignments == [(1, MEMBER), (2, MEMBER)]
+    assert heard.partitions[-1] == {0}
+    assert left == []
+    assert {place.partition for place in group.assigned} == {0}
+    assert len(heard.epochs) == 2
+    assert heard.epochs[-1] > before
+
+
+def test_a_loss_takes_everything_and_what_comes_then_is_a_new_assignment() -> None:
+    heard, group = Heard(), Group()
+    thread = joined(heard, group, incremental=True)
+    group.callbacks["on_assign"](group, places(0, 1))
+    thread.start_fetching(1, tps(0, 1))
+    thread._turn(group)  # type: ignore[arg-type]
+
+    group.metadata = ANONYMOUS
+    group.callbacks["on_assign"](group, places(2))  # the loss is on its way
+    group.metadata = LATER
+    group.callbacks["on_lost"](group, places(0, 1))
+    group.callbacks["on_assign"](group, places(1))
+
+    assert heard.ended == [1]
+    assert heard.assignments == [(1, MEMBER), (3, LATER)]
+    assert heard.partitions == [{0, 1}, {1}]
+    assert group.assigned == []
 
 
 # ---- fences
