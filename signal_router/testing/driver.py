@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from signal_router.core.join import Joiner, Limits
 from signal_router.errors import StateError
@@ -51,6 +52,7 @@ from signal_router.testing.reference import (
 )
 
 Committed = Mapping[TopicPartition, NextOffset | None]
+TPs = frozenset[TopicPartition]
 
 APP = "app"
 _LARGE = 1_000_000
@@ -65,6 +67,8 @@ MUTANTS = frozenset(
         "replay to the stable end",  # offsets may be visible before the changelog's marker is (KAFKA-10167)
         "local at once",  # candidates overtake those that earlier owners of their signals partition sent
         "local past own candidates",  # candidates overtake those that this worker sent itself
+        "local past what was sent meanwhile",  # … and those that it sent to a partition while it was taken over
+        "local past what came",  # where partitions come, what their former owners sent to kept ones is overtaken
         "producer kept",  # no new producer after a call whose first request may still be on its way
     }
 )
@@ -169,8 +173,21 @@ class Plant:
         ]
 
 
+class _Found(NamedTuple):
+    """What a take-over found of some partitions; `ends` of the kept candidates partitions, too."""
+
+    assignment: int
+    reloads: int
+    committed: Committed
+    ends: Mapping[int, int]
+
+
 class MemoryWorker:
-    """One life of a slot. `store` is what an earlier life left on disk; `rng` decides how much a step takes."""
+    """One life of a slot. `store` is what an earlier life left on disk; `rng` decides how much a step takes.
+
+    `incremental`: in a KIP-848 group, where what does not move runs on. As in `signal_router.runtime.worker` partitions
+    are taken over beside those that run.
+    """
 
     def __init__(
         self,
@@ -180,6 +197,7 @@ class MemoryWorker:
         incarnation: int = 1,
         store: MemoryStore | None = None,
         static: bool = True,
+        incremental: bool = False,
         local: bool = True,
         mutants: frozenset[str] = frozenset(),
         rng: random.Random | None = None,
@@ -193,8 +211,12 @@ class MemoryWorker:
         self.ended: str | None = None
         self.draining = False
         names = plant.names
+        self._incremental = incremental
         self.member: MemoryMember = plant.broker.join(
-            APP, [names.signals, names.candidates], instance=slot if static else None
+            APP,
+            [names.signals, names.candidates],
+            instance=slot if static else None,
+            protocol="consumer" if incremental else "classic",
         )
         self._rng = rng or random.Random(0)
         self._static = static
@@ -218,8 +240,13 @@ class MemoryWorker:
         self._local = LocalCandidates(self._join, names.candidates, enabled=local)
         self._marks = MarkKeeper(self._match, self._join)
         self._marks.set_inputs({names.signals: plant.signals_partitions}, _FOR_EVER)  # there will be no others
-        self._assignments = self._assignment = self._taken_over = 0
-        self._tps: tuple[TopicPartition, ...] = ()
+        self._assignments = self._assignment = 0
+        self._tps: TPs = frozenset()
+        self._running: TPs = frozenset()
+        self._had: TPs = frozenset()
+        self._reloads = 0
+        self._beside: Iterator[str] | None = None
+        self._found: _Found | None = None
         self._group_metadata = b""
         self._stage: Stage | None = None
         self._read: set[int] = set()
@@ -237,25 +264,56 @@ class MemoryWorker:
         rebalance = self.member.poll()
         if rebalance is None:
             return
-        self.plant.happened[rebalance.kind] += 1
+        happened = self.plant.happened
+        happened[rebalance.kind] += 1
         if rebalance.kind == "assigned":
-            self._assignments += 1
-            self._assignment, self._tps = self._assignments, rebalance.partitions
+            if self._incremental and self._assignment:
+                happened["grew"] += 1
+            else:
+                self._assignments += 1
+                self._assignment = self._assignments
+            self._tps = frozenset(self.member.partitions)
             self._group_metadata = self.member.group_metadata()
             return
-        if rebalance.kind == "revoked" and self._rng.random() < 0.6:
+        self._beside = self._found = None
+        clean = rebalance.kind == "revoked" and self._rng.random() < 0.6
+        if clean:
             self._finish()
         else:
-            self.plant.happened[f"void at {self.at}"] += 1
+            happened[f"void at {self.at}"] += 1
             self._void()
-        self._assignment, self._tps = 0, ()
+        gone = frozenset(rebalance.partitions)
+        if rebalance.kind == "revoked" and self._incremental:
+            self._keep(gone, clean=clean)
+        else:
+            self._forget()
+            self._assignment, self._tps = 0, frozenset()
         if rebalance.kind == "fenced":
             self.ended = "fenced"
+
+    def _keep(self, gone: TPs, *, clean: bool) -> None:
+        """What a revoke leaves goes on under the next number, or is read anew where the last transaction is in
+        doubt. The metadata stays that from before.
+        """
+        self._assignments += 1
+        self._assignment = self._assignments
+        self._tps -= gone
+        if not clean or self._log_broken or not self._running - gone:
+            self._forget()
+            return
+        self.plant.happened["kept"] += 1
+        for tp in gone & self._running:
+            if tp.topic == self.plant.names.signals:
+                del self._match.partitions[tp]
+            else:
+                del self._join.partitions[tp.partition]
+                self._local.forget(tp.partition)
+        self._running -= gone
 
     def _finish(self) -> None:
         while self._activity is not None and not self.at.startswith("take-over"):
             self.step()
-        if self._stage is not None and self._taken_over == self._assignment:
+        if self._stage is not None and self._running:
             self._activity = self._commit()
             while self._activity is not None:
                 self.step()
@@ -267,12 +325,24 @@ class MemoryWorker:
                     stage.void()
         self._log_broken = True
 
+    def _forget(self) -> None:
+        """Before anything goes on its place has to be read from the log."""
+        self._reloads += 1
+        self._had = self._running or self._had
+        self._running = frozenset()
+        self._beside = self._found = None
+        self._match.partitions = {}
+        self._join.partitions = {}
+        self._local.begin({})
+
     # ---- the event loop's part
 
     def step(self) -> None:
         """Does one effect; begins the next activity where none is under way."""
         if self.ended is not None:
             return
+        if self._beside is not None and self._rng.random() < 0.4:
+            self._beside = None if next(self._beside, None) is None else self._beside
         if self._activity is None:
             self._activity = self._next_activity()
         try:
@@ -284,8 +354,13 @@ class MemoryWorker:
         if not self._tps:
             self._drop_stage()
             return iter(())
-        if self._taken_over != self._assignment:
+        if not self._running:
             return self._take_over(self._assignment)
+        if self._found is not None:
+            found, self._found = self._found, None
+            return self._run(found)
+        if self._tps - self._running and self._beside is None:
+            self._beside = self._take_over_beside(self._tps - self._running)
         if self._rng.random() < 0.15:
             self._learn()
         if not self.draining and self._rng.random() < 0.1:
@@ -294,9 +369,9 @@ class MemoryWorker:
 
     def _turn(self) -> Iterator[str]:
         """Takes a batch, and commits now and then."""
-        tp = self._rng.choice(self._tps)
+        tp = self._rng.choice(sorted(self._running))
         yield f"batch of {tp.topic}"
-        if tp not in self._tps or self._taken_over != self._assignment:
+        if tp not in self._running:
             return
         batch = self._fetch(tp)
         if not batch.records:
@@ -333,7 +408,7 @@ class MemoryWorker:
         positions = self._marks.positions()
         ends = {tp: self.plant.broker.end_offset(tp) for tp in positions}
         yield "mark"
-        if self._taken_over != self._assignment:
+        if not self._running:
             return
         self._marks.met_ends(ends, sampled_at)
         self._local.send(self._open(), max_outputs=_LARGE)
@@ -393,7 +468,7 @@ class MemoryWorker:
     def _mutate(self, stage: Stage) -> None:
         if "anonymous metadata" in self.mutants:
             stage.group_metadata = GroupMetadata(APP, -1, "").encode()
-        if "touched partition left out" in self.mutants and self._taken_over == self._assignment:
+        if "touched partition left out" in self.mutants and self._running:
             for number in set(stage.tables) - self._read:
                 stage.next_offsets.pop(TopicPartition(self.plant.names.candidates, number), None)
 
@@ -411,7 +486,7 @@ class MemoryWorker:
             self._log_broken = True
         elif "no seek after an abort" in self.mutants:
             return
-        self._taken_over = 0
+        self._forget()
 
     def _drop_stage(self) -> None:
         if self._stage is not None:
@@ -427,7 +502,7 @@ class MemoryWorker:
     # ---- taking over
 
     def _take_over(self, assignment: int) -> Iterator[str]:
-        """As `signal_router.runtime.takeover`: stable offsets, then the changelog's end, then the replay."""
+        """Takes over what can run soon, where nothing runs."""
         self._drop_stage()
         if self._log_broken:
             yield "take-over: init"
@@ -438,35 +513,65 @@ class MemoryWorker:
             except LogError:
                 return
             self._log_broken = False
-        broker, names, tps = self.plant.broker, self.plant.names, self._tps
+        if assignment != self._assignment:
+            return
+        candidates = {tp for tp in self._tps if tp.topic == self.plant.names.candidates}
+        at_hand = candidates & self._had
+        found = yield from self._find(self._tps - (candidates - at_hand) if at_hand else self._tps)
+        if found is not None:
+            yield from self._run(found)
+
+    def _take_over_beside(self, tps: TPs) -> Iterator[str]:
+        self._found = yield from self._find(tps)
+
+    def _find(self, tps: TPs) -> Generator[str, None, _Found | None]:
+        """As `signal_router.runtime.takeover`: stable offsets, then the changelog's end, then the replay."""
+        broker, names = self.plant.broker, self.plant.names
+        assignment, reloads, kept = self._assignment, self._reloads, tuple(self._join.partitions)
         while True:
             yield "take-over: offsets"
             if assignment != self._assignment:
-                return
-            committed = broker.stable_committed(APP, tps)
+                return None
+            committed = broker.stable_committed(APP, sorted(tps))
             if not isinstance(committed, Unstable):
                 break
             self.plant.happened["waited for stable offsets"] += 1
             self._fence_another()
         yield "take-over: target"
-        mine = [tp.partition for tp in tps if tp.topic == names.candidates]
+        mine = sorted(tp.partition for tp in tps if tp.topic == names.candidates)
         replayed = (
             Isolation.READ_COMMITTED if "replay to the stable end" in self.mutants else Isolation.READ_UNCOMMITTED
         )
         targets = {number: broker.end_offset(TopicPartition(names.changelog, number), replayed) for number in mine}
-        ends = {number: broker.end_offset(TopicPartition(names.candidates, number)) for number in mine}
+        ends = {number: broker.end_offset(TopicPartition(names.candidates, number)) for number in (*mine, *kept)}
         for number in mine:
             yield from self._restore(number, targets[number])
         if assignment != self._assignment:
-            return
-        if broker.stable_committed(APP, tps) != committed:
+            return None
+        if broker.stable_committed(APP, sorted(tps)) != committed:
             # Somebody else goes on with these partitions: this assignment has ended, and the group will say so.
             self.plant.happened["overtaken"] += 1
+            return None
+        if "local past what came" in self.mutants:
+            ends = {number: end for number, end in ends.items() if number in mine}
+        return _Found(
+            assignment, reloads, committed, dict.fromkeys(ends, 0) if "local at once" in self.mutants else ends
+        )
+
+    def _run(self, found: _Found) -> Iterator[str]:
+        """Lets partitions run that were taken over, unless something came between."""
+        if self._running:
+            self.plant.happened["taken over beside"] += 1
+            yield from self._commit()
+        if found.assignment != self._assignment or found.reloads != self._reloads:
             return
-        self._adopt(committed)
-        self._local.begin(dict.fromkeys(mine, 0) if "local at once" in self.mutants else ends)
+        self._adopt(found.committed)
+        if "local past what was sent meanwhile" in self.mutants:
+            self._local.begin(dict(found.ends))
+        else:
+            self._local.close(found.ends)
         self._learn()
-        yield from self._announce(assignment, committed)
+        yield from self._announce(found)
 
     def _fence_another(self) -> None:
         """As `signal_router.runtime.former_owners`, but without asking whether the other one is dead."""
@@ -501,8 +606,6 @@ class MemoryWorker:
 
     def _adopt(self, committed: Committed) -> None:
         plant, names = self.plant, self.plant.names
-        self._match.partitions = {}
-        self._join.partitions = {}
         for tp, found in committed.items():
             at = NextOffset(0) if found is None else found
             topic_id = str(plant.broker.topic_id(tp.topic))
@@ -526,16 +629,15 @@ class MemoryWorker:
         if stands != committed:
             raise StateError(f"{tp}: the table was decided up to {stands}, but {committed} is to be read next")
 
-    def _announce(self, assignment: int, committed: Committed) -> Iterator[str]:
+    def _announce(self, found: _Found) -> Iterator[str]:
         """Makes the first offsets of new inputs explicit."""
-        self._taken_over = -1
-        for tp, found in committed.items():
-            if found is not None:
+        for tp, at in found.committed.items():
+            if at is not None:
                 continue
             if tp.topic == self.plant.names.candidates:
                 self._join.advance(tp.partition, self._open())
             else:
                 self._match.advance(tp, self._open())
         yield from self._commit()
-        if self._taken_over == -1 and self._assignment == assignment and not self._log_broken:
-            self._taken_over = assignment
+        if found.assignment == self._assignment and found.reloads == self._reloads and not self._log_broken:
+            self._running |= frozenset(found.committed)

@@ -52,7 +52,8 @@ class Schedule:
     def __init__(self, seed: int, mutants: frozenset[str] = frozenset()) -> None:
         self.rng = rng = random.Random(seed)
         self.mutants = mutants
-        self.static = rng.random() < 0.5
+        self.incremental = rng.random() < 0.5
+        self.static = not self.incremental and rng.random() < 0.5
         self.faulty = rng.random() < 0.7
         self.local = rng.random() < 0.7
         self.plant = Plant(rng.randint(1, 3), rng.randint(1, 3))
@@ -175,6 +176,7 @@ class Schedule:
             incarnation=self.lives[slot],
             store=self.stores[slot],
             static=self.static,
+            incremental=self.incremental,
             local=self.local,
             mutants=self.mutants,
             rng=self.rng,
@@ -232,6 +234,7 @@ def test_every_schedule_gives_what_the_reference_gives(part: int) -> None:
         *("assigned", "revoked", "lost", "zombie", "waited for stable offsets", "waited for definitions"),
         *("transaction aborted", "transaction unknown", "transaction fenced", "released/applied"),
         *("joined locally", "sent through the topic", "another slot fenced"),
+        *("grew", "kept", "taken over beside"),
         *("outcome fired", "outcome duplicate", "outcome expired", "outcome superseded", "outcome discarded"),
     ):
         assert happened[what], f"never: {what}"
