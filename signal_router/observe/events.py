@@ -30,6 +30,9 @@ LINES: Final[Mapping[str, Line]] = {
         ("partitions", "restored", "seconds"),
         "The worker goes on with these; `restored` counts changelog records.",
     ),
+    "not taken over yet": Line(
+        "warning", ("error", "partitions"), "These are tried again after a second; the others run on meanwhile."
+    ),
     "signals topics changed": Line("info", ("topics",), "A pattern matches other topics than before."),
     "topic differs from its file": Line("warning", ("advice",), "`signal-router topics diff` shows all differences."),
     "candidates go through their topic": Line(

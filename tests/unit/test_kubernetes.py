@@ -241,13 +241,19 @@ def _in_the_first_pod(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_worker_runs_as_the_slot_of_its_ordinal_on_its_volume_and_is_heard_from_outside() -> None:
     command, given = parsed(worker())
     (state,) = [mount["mountPath"] for mount in worker()["volumeMounts"] if mount["name"] == "state"]
-    settings = WorkerSettings(Connection(bootstrap=given["bootstrap"]), given["slot"], given["state_dir"])
+    settings = WorkerSettings(
+        Connection(bootstrap=given["bootstrap"]),
+        given["slot"],
+        given["state_dir"],
+        static_membership=None if given["membership"] is None else given["membership"] == "static",
+        group_protocol=given["group_protocol"],
+    )
 
     assert command == "run"
     assert settings.slot == f"{only('StatefulSet')['metadata']['name']}-0"
     assert str(settings.state_dir) == state
     assert given["bootstrap"] == only("ConfigMap")["data"]["SIGNAL_ROUTER_BOOTSTRAP"]
-    assert given["membership"] == "static"
+    assert settings.static
     assert given["web_host"] == "0.0.0.0"
 
 
