@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 from clusters import KafkaCluster, until, wait_for_end
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 from wire_proxy import ADD_PARTITIONS, END_TXN, PRODUCE, TXN_OFFSET_COMMIT, Fault, WireProxy
 
@@ -55,10 +55,22 @@ def proxied():
 
 
 def have_offsets_topic(broker):
-    """A new broker makes it for the first group that asks, which takes longer than a transaction may."""
+    """A new broker makes it for the first group that asks, which takes longer than a transaction may. Until its
+    partitions have a coordinator the answer may be that this one is none.
+    """
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "first", "log_level": 0})
+    deadline = time.monotonic() + 60
     try:
-        consumer.committed([ClientPartition("any", 0)], 60)
+        while True:
+            try:
+                consumer.committed([ClientPartition("any", 0)], 10)
+            except KafkaException as error:
+                passing = error.args[0].retriable() or error.args[0].code() == KafkaError.NOT_COORDINATOR
+                if not passing or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
     finally:
         consumer.close()
 

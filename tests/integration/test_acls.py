@@ -10,14 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
+    NewTopic,
     ResourcePatternType,
     ResourceType,
 )
@@ -75,6 +78,108 @@ def test_the_permissions_of_the_guide_suffice(tmp_path: Path) -> None:
     assert trigger["subscription"]["id"] == "team/each"
     assert worker.returncode == 0
     assert "error" not in said.lower()
+
+
+OTHER = """
+---
+apiVersion: signal-router/v1
+kind: Subscription
+metadata: {id: team/other}
+spec:
+  members:
+    - {alias: a, signal: A}
+  trigger: {topic: others}
+"""
+
+
+def test_a_destination_that_denies_from_now_on_stops_no_other(tmp_path: Path) -> None:
+    users = {user: f"{user}-secret" for user in ("worker", "applier", "producer")}
+    with EmbeddedBroker(listeners=(sasl_plain(users),), authorizer=True) as broker:
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        apply_topics(admin, wanted_topics(load_topics(), prefix="", app=APP))
+        admin.create_topics([NewTopic("others", 1)])["others"].result()
+        others = [
+            allowed(user, ResourceType.TOPIC, "others", operation)
+            for user in ("worker", "applier")
+            for operation in ("WRITE", "DESCRIBE_CONFIGS")
+        ]
+        for answer in admin.create_acls([*granted(), *others]).values():
+            answer.result()
+        at = {user: credentials(broker.address("SASL"), user, secret) for user, secret in users.items()}
+        definitions = tmp_path / "both.yaml"
+        definitions.write_text(EACH + OTHER)
+
+        worker = program(at["worker"], "run", "--slot", "a", "--state-dir", str(tmp_path / "state"))
+        try:
+            applied = program(at["applier"], "apply", "-f", str(definitions))
+            assert applied.wait(60) == 0, applied.communicate()
+            producer = Producer(at["producer"])
+            announce(producer, 1)
+            before = read(broker, "others", 1)
+
+            taken = AclBindingFilter(
+                ResourceType.TOPIC,
+                "others",
+                ResourcePatternType.LITERAL,
+                "User:worker",
+                "*",
+                AclOperation.WRITE,
+                AclPermissionType.ALLOW,
+            )
+            assert len(admin.delete_acls([taken])[taken].result()) == 1
+            announce(producer, 2)
+            fired = read(broker, "triggers", 2)
+            (letter,) = read(broker, "dead-letters", 1)
+            worker.send_signal(signal.SIGTERM)
+            worker.communicate(timeout=30)
+        finally:
+            worker.kill()
+        after = read(broker, "others", 1)
+
+    assert [trigger["signals"][0]["id"] for trigger in fired] == ["1", "2"]
+    assert (letter["kind"], letter["reason"], letter["destination"]) == ("trigger", "destination", "others")
+    assert before == after
+    assert worker.returncode == 0
+
+
+def announce(producer: Producer, number: int) -> None:
+    producer.produce("signals", json.dumps({"name": "A", "source": "s", "id": str(number)}))
+    assert producer.flush(10) == 0
+
+
+def read(broker: EmbeddedBroker, topic: str, count: int) -> list[Any]:
+    """What stands on a topic once there are so many records, in order of time."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "group.id": f"read-{time.monotonic_ns()}",
+            "auto.offset.reset": "earliest",
+        }
+    )
+    consumer.subscribe([topic])
+    found = []
+    until = time.monotonic() + 90
+    try:
+        while len(found) < count:
+            assert time.monotonic() < until, f"{topic}: {len(found)} of {count} records"
+            record = consumer.poll(0.2)
+            if record is not None and record.error() is None:
+                found.append((record.timestamp()[1], json.loads(record.value())))
+    finally:
+        consumer.close()
+    return [document for _, document in sorted(found, key=lambda each: each[0])]
+
+
+def allowed(user: str, kind: ResourceType, name: str, operation: str) -> AclBinding:
+    return AclBinding(
+        kind,
+        name,
+        ResourcePatternType.LITERAL,
+        f"User:{user}",
+        "*",
+        AclOperation[operation],
+        AclPermissionType.ALLOW,
+    )
 
 
 def granted() -> list[AclBinding]:
