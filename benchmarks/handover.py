@@ -119,13 +119,13 @@ def handover(bench: Bench, protocol: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, flowing(bench) as seen:
         settings = {"protocol": protocol, "dynamic": True}
         with bench.worker(Path(folder) / "one", "local", slot="one", **settings) as one:
-            _await_ready(one)
+            await_ready(one)
             before = _until_served(seen, {"one"}, time.perf_counter())
             time.sleep(SETTLE_S)
             for round_ in ("leave", "kill"):
                 began = time.perf_counter()
                 with bench.worker(Path(folder) / round_, "local", slot="two", **settings) as two:
-                    _await_ready(two)
+                    await_ready(two)
                     after = _until_served(seen, {"one", "two"}, began)
                     time.sleep(SETTLE_S)
                     moved = {number for number in after if after[number] != before[number]}
@@ -157,7 +157,8 @@ def handover(bench: Bench, protocol: str) -> dict[str, float]:
     return figures
 
 
-def _await_ready(process: object) -> None:
+def await_ready(process: object) -> None:
+    """Waits until a worker process says that it runs."""
     for line in process.stdout:  # type: ignore[attr-defined]
         if line.strip() == "ready":
             return

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.floor import floor
-from benchmarks.handover import handover
+from benchmarks.handover import await_ready, handover
 from benchmarks.match import measure as match
 from benchmarks.restore import measure as restore
 from signal_router import __version__
@@ -293,7 +293,7 @@ def two_workers(bootstrap: str, signals: int = 200_000) -> dict:
                 for slot in slots
             ]
             for worker in workers:
-                _await_ready(worker)
+                await_ready(worker)
             time.sleep(3)  # each has its share
             for worker in workers:
                 worker.send_signal(signal.SIGSTOP)
@@ -340,7 +340,7 @@ def latency(bootstrap: str, candidates: str, rate: int = 500, seconds: int = 20)
     """From producing the second signal of a pair to a read_committed consumer that has the trigger, at a fixed rate."""
     bench = Bench(bootstrap)
     with tempfile.TemporaryDirectory() as state, bench.worker(Path(state), candidates) as process:
-        _await_ready(process)
+        await_ready(process)
         seen: dict[int, float] = {}
         stop = threading.Event()
         reader = threading.Thread(target=_read_triggers, args=(bench, seen, stop))
@@ -372,13 +372,6 @@ def latency(bootstrap: str, candidates: str, rate: int = 500, seconds: int = 20)
         "cpu_s": found["cpu_s"],
         "recycles": found["recycles"],
     }
-
-
-def _await_ready(process: subprocess.Popen) -> None:
-    for line in process.stdout:
-        if line.strip() == "ready":
-            return
-    raise SystemExit("the worker ended before it was ready")
 
 
 def _read_triggers(bench: Bench, seen: dict[int, float], stop: threading.Event) -> None:
@@ -430,7 +423,7 @@ def restart(bootstrap: str, candidates: str) -> dict:
         stop = threading.Event()
         reader = threading.Thread(target=_read_triggers, args=(bench, seen, stop))
         with bench.worker(Path(state), candidates) as process:
-            _await_ready(process)
+            await_ready(process)
             reader.start()
             feed = threading.Thread(target=_produce_at, args=(bench, 500, 14))
             feed.start()
