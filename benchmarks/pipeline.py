@@ -251,10 +251,13 @@ async def _ready(app: Application) -> float:
     return time.perf_counter()
 
 
-def throughput(bootstrap: str, candidates: str, signals: int = 200_000, profile: str | None = None) -> dict:
-    """Preloaded signals to committed triggers."""
+def throughput(
+    bootstrap: str, candidates: str, signals: int = 200_000, profile: str | None = None, broker_pid: int = -1
+) -> dict:
+    """Preloaded signals to committed triggers. `broker_pid` is the broker's process, if it is here."""
     bench = Bench(bootstrap)
     bench.load(signals // 2)
+    broker_before = processor_seconds(broker_pid)
     with (
         tempfile.TemporaryDirectory() as state,
         bench.worker(Path(state), candidates, signals // 2, profile=profile) as process,
@@ -264,10 +267,12 @@ def throughput(bootstrap: str, candidates: str, signals: int = 200_000, profile:
     if "error" in found:
         raise SystemExit(found["error"])
     seconds = found["last"] - found["started"]
+    broker_spent = processor_seconds(broker_pid) - broker_before
     written, different = bench.triggers()
     return {
         "signals_per_s": signals / seconds,
         "cpu_us_per_signal": found["cpu_s"] / signals * 1e6,
+        "broker_cpu_us_per_signal": broker_spent / signals * 1e6,
         "peak_mb": found["peak_mb"],
         "transactions": found["transactions"],
         "local_share": found["local"] / signals,
@@ -476,6 +481,15 @@ def processor_ticks() -> list[int]:
     return [int(each) for each in stat.read_text().split("\n", 1)[0].split()[1:9]] if stat.exists() else []
 
 
+def processor_seconds(pid: int) -> float:
+    """The processor time that a process has used; 0 where it is not on this machine."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return 0.0
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def stolen_percent(before: list[int], after: list[int]) -> float:
     """How much of the processors other machines on the same host took: above some 5 % a figure says little."""
     spent = [later - earlier for earlier, later in zip(before, after, strict=True)]
@@ -503,18 +517,23 @@ def main() -> None:
         return
     if options.bootstrap:
         os.environ["SIGNAL_ROUTER_BOOTSTRAP"] = options.bootstrap
+
+    def load(candidates: str, broker: BrokerChoice) -> dict:
+        pid = broker.broker.pid if isinstance(broker.broker, EmbeddedBroker) else -1
+        return throughput(broker.bootstrap, candidates, options.signals, options.profile, pid)
+
     measures = {
-        "throughput": lambda bootstrap: throughput(bootstrap, "local", options.signals, options.profile),
-        "throughput-topic": lambda bootstrap: throughput(bootstrap, "topic", options.signals, options.profile),
-        "floor": transaction_floor,
-        "latency": lambda bootstrap: latency(bootstrap, "local"),
-        "latency-topic": lambda bootstrap: latency(bootstrap, "topic"),
-        "restart": lambda bootstrap: restart(bootstrap, "local"),
-        "restore": lambda bootstrap: {"entries_per_s": restore(bootstrap, options.entries, 1)[0]},
-        "match": lambda _bootstrap: match_growth(),
-        "workers": lambda bootstrap: two_workers(bootstrap, options.signals),
-        "handover-classic": lambda bootstrap: handover(Bench(bootstrap), "classic"),
-        "handover-consumer": lambda bootstrap: handover(Bench(bootstrap), "consumer"),
+        "throughput": lambda broker: load("local", broker),
+        "throughput-topic": lambda broker: load("topic", broker),
+        "floor": lambda broker: transaction_floor(broker.bootstrap),
+        "latency": lambda broker: latency(broker.bootstrap, "local"),
+        "latency-topic": lambda broker: latency(broker.bootstrap, "topic"),
+        "restart": lambda broker: restart(broker.bootstrap, "local"),
+        "restore": lambda broker: {"entries_per_s": restore(broker.bootstrap, options.entries, 1)[0]},
+        "match": lambda _broker: match_growth(),
+        "workers": lambda broker: two_workers(broker.bootstrap, options.signals),
+        "handover-classic": lambda broker: handover(Bench(broker.bootstrap), "classic"),
+        "handover-consumer": lambda broker: handover(Bench(broker.bootstrap), "consumer"),
     }
     names = options.only.split(",") if options.only else list(measures)
     unknown = sorted(set(names) - set(measures))
@@ -531,7 +550,7 @@ def main() -> None:
         for _ in range(options.runs):
             for name in names:
                 before = processor_ticks()
-                found = measures[name](broker.bootstrap)
+                found = measures[name](broker)
                 found["stolen_percent"] = stolen_percent(before, processor_ticks())
                 results.setdefault(name, []).append(found)
                 shown = {key: round(value, 2) if isinstance(value, float) else value for key, value in found.items()}
