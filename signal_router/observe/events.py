@@ -45,6 +45,12 @@ LINES: Final[Mapping[str, Line]] = {
         ("slot", "partitions"),
         "An open transaction of the slot hid these partitions for a second: its worker is dead, and it was aborted.",
     ),
+    "fenced by another worker": Line(
+        "warning",
+        ("by", "partitions"),
+        "The worker `by` takes these partitions over, found them hidden by an open transaction, and took this worker"
+        " for dead. Its transaction is aborted; it replaces its producer, reads where the log stands, and goes on.",
+    ),
     "former owner not fenced; its open transaction is waited for": Line(
         "warning", ("slot", "error"), "The same, but it could not be done; it ends with its time-out."
     ),

@@ -290,7 +290,12 @@ class Application:
     # ---- what is followed
 
     def _take_roster(self, records: Sequence[InputRecord]) -> None:
+        slot = self.settings.slot
+        known = self.roster.takeovers.get(slot)
         self.roster.take(records)
+        latest = self.roster.takeovers.get(slot)
+        if latest is not None and latest != known and hasattr(self, "worker"):  # else it was a former life's
+            _log.warning("fenced by another worker", by=latest.by, partitions=latest.partitions)
 
     def _take_definitions(self, records: Sequence[InputRecord]) -> None:
         self._loop.call_soon_threadsafe(self._queue_definitions, list(records))

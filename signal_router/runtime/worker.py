@@ -36,6 +36,7 @@ from signal_router import __version__
 from signal_router.core.join import Joiner
 from signal_router.errors import BrokerError, FencedError, SignalRouterError, StateError
 from signal_router.kafka.consume import ConsumeThread, Fetched
+from signal_router.kafka.publish import Publisher
 from signal_router.model.log import (
     AbortableError,
     LogError,
@@ -59,10 +60,12 @@ from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import (
     InputStart,
     Roster,
+    TakeoverRecord,
     WorkerRecord,
     input_output,
     now_ms,
     partitions_by_topic,
+    takeover_output,
     worker_output,
 )
 from signal_router.runtime.settings import WorkerSettings
@@ -494,7 +497,7 @@ class Worker:
         except (LogError, KafkaException) as error:
             self._retry(error)
             return None
-        stuck = FormerOwners(self._roster, self.settings.slot, some, self._end_transaction_of)
+        stuck = FormerOwners(self._roster, self.settings.slot, some, self._announce_takeover, self._end_transaction_of)
         kept = tuple(self._join.partitions)
         self._taking_over = interrupted = threading.Event()
         if self._ended.is_set():
@@ -560,6 +563,11 @@ class Worker:
             await self._in_thread(self._takeovers, look)
         except (BrokerError, KafkaException, TimeoutError) as error:
             _log.info("what dead workers hide is not known", error=str(error))
+
+    def _announce_takeover(self, takeover: TakeoverRecord) -> None:
+        # Not in a transaction of this worker: it has its own to do meanwhile, and this one counts whatever they become.
+        with Publisher(self._cluster.connection) as publisher:
+            publisher.publish_now(takeover_output(self._cluster.names.workers, takeover))
 
     def _end_transaction_of(self, slot: str) -> None:
         log = self._make_log(slot)
