@@ -86,6 +86,12 @@ LINES: Final[Mapping[str, Line]] = {
     "the consume thread did not end in time": Line("warning", (), "The group notices by the session time-out."),
     "pending signals cannot be counted": Line("warning", ("error",), "The gauges of what is pending stand still."),
     "lag is not known": Line("debug", ("error",), "The broker did not answer; asked again soon."),
+    "stopped as a static member: its partitions wait for this slot": Line(
+        "info",
+        ("at_most_s", "partitions"),
+        "Nobody works on these until the slot comes back, or the session time-out has passed. With"
+        " `--membership dynamic` they go to other workers at once.",
+    ),
     "worker failed": Line("error", (), "A fault of the program; the worker stops, and a traceback follows."),
 }
 

@@ -888,7 +888,8 @@ class Worker:
     # ---- the end
 
     async def stop(self) -> None:
-        """Commits what is open, says goodbye, leaves the group."""
+        """Commits what is open, says goodbye, leaves the group; a static member stays in it, until its session ends."""
+        held = partitions_by_topic(self._tps)
         goodbye = self._spawn(self._say_goodbye())
         _, late = await asyncio.wait({goodbye}, timeout=self.settings.times.revoke_ms / 1000)
         if late:
@@ -922,6 +923,12 @@ class Worker:
         self._fail(error)
 
     def _set_epoch(self, assignment: int, epoch: int) -> None:
+        if held and self.settings.static:
+            _log.info(
+                "stopped as a static member: its partitions wait for this slot",
+                at_most_s=self.settings.idle_after_stop_s,
+                partitions=held,
+            )
         if assignment == self._assignment:
             self._fetching.told(epoch)
 

@@ -1,4 +1,6 @@
-"""A worker dies in the middle of a transaction, and another one takes its partitions over without waiting for it."""
+"""A worker dies in the middle of a transaction, and another one takes its partitions over without waiting for it; or it
+stops in good order, and they wait for it where it said so.
+"""
 
 from __future__ import annotations
 
@@ -132,3 +134,28 @@ def nothing_hidden(cluster: LiveCluster) -> bool:
         for number, end in cluster.ends(topic).items()
     }
     return stable_ends(cluster.admin, tps) == tps
+
+
+@pytest.mark.parametrize("static", [True, False], ids=["static", "dynamic"])
+def test_what_a_worker_that_stops_in_good_order_held_is_idle_for_as_long_as_it_says(
+    broker: object, prefix: str, tmp_path: Path, static: bool
+) -> None:
+    with live_cluster(broker, prefix, tmp_path) as cluster:
+        cluster.apply(PAIR)
+        stops = cluster.worker("w1", static_membership=static, times=QUICK).await_running()
+        cluster.worker("w2", static_membership=static, times=QUICK).await_running()
+        stops.await_log("took partitions over", times=2)
+
+        began = time.monotonic()
+        stops.stop()
+        cluster.publish_many(announced("A", range(COUNT)) + announced("B", range(COUNT)))
+        cluster.await_decided(within_s=SESSION_S + 20)
+        took = time.monotonic() - began
+        cluster.stop_workers()
+
+        print(f"stopped as a {'static' if static else 'dynamic'} member: all decided {took:.1f} s later")
+        said = [line for line in stops.log.splitlines() if "stopped as a static member" in line]
+        assert len(said) == static
+        assert all(f"at_most_s={SESSION_S}" in line and cluster.names.signals in line for line in said)
+        assert (took > SESSION_S - 1) == static
+        assert_all_fired(cluster, COUNT)
