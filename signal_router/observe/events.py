@@ -35,6 +35,12 @@ LINES: Final[Mapping[str, Line]] = {
     ),
     "signals topics changed": Line("info", ("topics",), "A pattern matches other topics than before."),
     "topic differs from its file": Line("warning", ("advice",), "`signal-router topics diff` shows all differences."),
+    "brokers look older than Kafka 4.3": Line(
+        "warning",
+        ("advice",),
+        "They do not have the settings of KIP-848 groups that came with it. Older ones refuse what a worker commits for"
+        " partitions that stay when others come and go; after 30 s of that the worker ends.",
+    ),
     "candidates go through their topic": Line(
         "info",
         ("partitions",),
@@ -80,18 +86,18 @@ LINES: Final[Mapping[str, Line]] = {
     "local tables cannot be opened and are rebuilt from the changelog": Line(
         "warning", ("error",), "The state directory is damaged or foreign: costs time only."
     ),
-    "the last transaction did not end in time; its outcome is read at the next start": Line(
-        "warning", (), "The worker stopped without knowing the outcome."
-    ),
-    "the consume thread did not end in time": Line("warning", (), "The group notices by the session time-out."),
-    "pending signals cannot be counted": Line("warning", ("error",), "The gauges of what is pending stand still."),
-    "lag is not known": Line("debug", ("error",), "The broker did not answer; asked again soon."),
     "stopped as a static member: its partitions wait for this slot": Line(
         "info",
         ("at_most_s", "partitions"),
         "Nobody works on these until the slot comes back, or the session time-out has passed. With"
         " `--membership dynamic` they go to other workers at once.",
     ),
+    "the last transaction did not end in time; its outcome is read at the next start": Line(
+        "warning", (), "The worker stopped without knowing the outcome."
+    ),
+    "the consume thread did not end in time": Line("warning", (), "The group notices by the session time-out."),
+    "pending signals cannot be counted": Line("warning", ("error",), "The gauges of what is pending stand still."),
+    "lag is not known": Line("debug", ("error",), "The broker did not answer; asked again soon."),
     "worker failed": Line("error", (), "A fault of the program; the worker stops, and a traceback follows."),
 }
 
