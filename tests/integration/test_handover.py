@@ -38,14 +38,21 @@ def patient_broker() -> Iterator[EmbeddedBroker]:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "effect"),
-    [("classic", "changelog"), ("classic", "offsets"), ("classic", "commit"), ("consumer", "offsets")],
+    ("protocol", "candidates", "effect"),
+    [
+        ("classic", "local", "changelog"),
+        ("classic", "local", "offsets"),
+        ("classic", "topic", "commit"),
+        ("classic", "local", "commit"),
+        ("consumer", "local", "offsets"),
+    ],
 )
 def test_the_open_transaction_of_a_dead_worker_is_ended(
-    patient_broker: EmbeddedBroker, prefix: str, tmp_path: Path, protocol: str, effect: str
+    patient_broker: EmbeddedBroker, prefix: str, tmp_path: Path, protocol: str, candidates: str, effect: str
 ) -> None:
     """At `changelog` only candidates and triggers hide something, at `offsets` the tables too, then the offsets."""
-    with live_cluster(patient_broker.bootstrap, prefix, tmp_path, protocol=protocol) as cluster:
+    ways = {"protocol": protocol, "candidates": candidates}
+    with live_cluster(patient_broker.bootstrap, prefix, tmp_path, **ways) as cluster:  # type: ignore[arg-type]
         cluster.apply(PAIR)
         dies = cluster.worker("w1", static_membership=False, times=QUICK).await_running()
         stays = cluster.worker("w2", static_membership=False, times=QUICK).await_running()
