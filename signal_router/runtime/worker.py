@@ -76,6 +76,8 @@ from signal_router.state.tables import PartitionTable
 
 LOOK_AGAIN_S = 3.0
 TRY_AGAIN_S = 1.0
+ANNOUNCED_WITHIN_S = 5.0
+"""How long a take-over waits for its announcement to be durable before it leaves the former owner alone."""
 BEHIND_S = 30.0
 """How long a candidates partition waits for definitions that a candidate was matched under."""
 REFUSED_S = 30.0
@@ -572,7 +574,8 @@ class Worker:
     def _announce_takeover(self, takeover: TakeoverRecord) -> None:
         # Not in a transaction of this worker: it has its own to do meanwhile, and this one counts whatever they become.
         with Publisher(self._cluster.connection) as publisher:
-            publisher.publish_now(takeover_output(self._cluster.names.workers, takeover))
+            publisher.publish(takeover_output(self._cluster.names.workers, takeover), lambda _: None)
+            publisher.flush(ANNOUNCED_WITHIN_S)
 
     def _end_transaction_of(self, slot: str) -> None:
         log = self._make_log(slot)
