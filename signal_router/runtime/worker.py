@@ -502,7 +502,10 @@ class Worker:
         try:
             await self._prepare_log()
         except (LogError, KafkaException) as error:
-            self._retry(error)
+            if assignment == self._assignment:
+                self._retry(error)
+            return None
+        if assignment != self._assignment:  # nothing would interrupt this take-over, and the next one waits for it
             return None
         stuck = FormerOwners(self._roster, self.settings.slot, some, self._announce_takeover, self._end_transaction_of)
         kept = tuple(self._join.partitions)

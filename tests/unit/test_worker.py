@@ -847,3 +847,38 @@ def test_refusals_are_counted_from_the_last_offsets_that_were_taken(
         await given.worker.stop()
 
     asyncio.run(story())
+
+
+def test_a_take_over_is_not_begun_for_an_assignment_that_ended_while_the_log_was_made_ready(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(given: Bench) -> None:
+        asked: list[frozenset[TopicPartition]] = []
+
+        def take_over(*given_to: Any) -> Takeover:
+            asked.append(frozenset(given_to[3]))
+            if given.signals in asked[-1] and given_to[4].wait(DEADLINE_S):  # a long restore
+                raise InterruptedError
+            return Takeover(joins={0: JoinStart(0, 0)}, ends={0: 0})
+
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        metadata = given.member.group_metadata()
+        prepare = given.worker._prepare_log
+
+        async def change_hands() -> None:
+            given.worker._prepare_log = prepare  # type: ignore[method-assign]
+            await prepare()
+            given.worker.lost(1)
+            given.worker.assigned(3, frozenset({given.candidates}), metadata)
+            await asyncio.sleep(0.01)
+
+        given.worker._prepare_log = change_hands  # type: ignore[method-assign]
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.signals, given.candidates}), metadata)
+        async with asyncio.timeout(DEADLINE_S / 2):
+            await until(lambda: given.worker.complete)
+
+        assert asked == [frozenset({given.candidates})]
+        await given.worker.stop()
+
+    bench(story)
