@@ -29,7 +29,7 @@ from signal_router.kafka.offsets import TopicDescription
 from signal_router.kafka.settings import Connection
 from signal_router.model.definitions import definition, definition_key, encode_definition
 from signal_router.model.documents import read_documents
-from signal_router.model.log import InputRecord, NextOffset, OutputRecord, TopicPartition
+from signal_router.model.log import InputRecord, NextOffset, OutputRecord, TopicPartition, UnknownOutcomeError
 from signal_router.observe.meter import Meter
 from signal_router.runtime import worker as worker_module
 from signal_router.runtime.definitions import DefinitionsView
@@ -46,7 +46,7 @@ from signal_router.state.keys import LOCAL_POSITION, POSITION, partition_prefix
 from signal_router.state.restore import local_entries
 from signal_router.state.store import MemoryStore
 from signal_router.testing.driver import APP, Plant
-from signal_router.testing.memory_log import Isolation, MemoryLog, MemoryMember, Unstable
+from signal_router.testing.memory_log import Effect, Isolation, MemoryLog, MemoryMember, Unstable
 
 SEED = int(os.environ.get("SIGNAL_ROUTER_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
 RUNS = int(os.environ.get("SIGNAL_ROUTER_RUNS", "3"))
@@ -213,6 +213,7 @@ class Yard:
         self.plant = Plant(rng.randint(2, 4), rng.randint(2, 4))
         self.plant.broker.create_topic(self.plant.names.workers, compacted=True)
         self.broker: Any = Locked(self.plant.broker, self.lock)
+        self.faults: Any = Locked(self.plant.faults, self.lock)
         self.members: list[MemoryMember] = []
         self.happened: Counter[str] = Counter()
         self.failures: list[SignalRouterError] = []
@@ -235,6 +236,20 @@ class Yard:
             if self.members:
                 self.happened["expired"] += 1
                 self.rng.choice(self.members).expire()
+
+    def fault(self) -> None:
+        """Arms a fault of the next call of some producer, or lets a request through that was held."""
+        with self.lock:
+            faults, rng = self.plant.faults, self.rng
+            chance = rng.random()
+            if chance < 0.3:
+                faults.release()
+            elif chance < 0.6:
+                faults.straggle(rng.choice(("send_offsets", "commit", "abort")))
+            else:
+                call = rng.choice(("init", "send_offsets", "commit", "abort"))
+                held = () if call == "init" else (Effect.HELD,)
+                faults.fail(call, UnknownOutcomeError, effect=rng.choice((Effect.NONE, Effect.DONE, *held)))
 
     def unread(self) -> list[TopicPartition]:
         with self.lock:
@@ -278,7 +293,7 @@ class Life:
             view,
             self.roster,
             Outputs(names, APP, Destinations(limits), all_lineage=True),
-            lambda each: MemoryLog(yard.broker, f"{APP}-{each}"),
+            lambda each: MemoryLog(yard.broker, f"{APP}-{each}", faults=yard.faults),
             Meter(),
             yard.failures.append,
             self._effect,
@@ -494,14 +509,18 @@ async def story(yard: Yard, folder: Path, protocol: str, *, local: bool) -> None
                 await asyncio.sleep(rng.uniform(0, 0.03))
             if rng.random() < 0.7:
                 yard.expire()
+        elif chance < 0.92:
+            yard.fault()
         elif protocol == CLASSIC:
             yard.broker.rebalance(APP)
     publishing.cancel()
+    yard.faults.disarm()
+    yard.faults.release()
     until = time.monotonic() + DRAINED_WITHIN_S
     while yard.unread() and not yard.failures:
         stand = {slot: (life.worker.phase, life.worker.complete, life.worker.trouble) for slot, life in lives.items()}
         assert time.monotonic() < until, (yard.unread(), stand)
-        yard.plant.clock.advance(5)
+        yard.plant.clock.advance(50)
         await asyncio.sleep(0.02)
     for life in lives.values():
         await life.stop()
@@ -526,7 +545,7 @@ def test_what_workers_decide_is_what_the_reference_decides_however_partitions_mo
         evaluation, differences = yard.plant.evaluate()
         assert not differences, differences[:5]
         assert evaluation.triggers
-        happened += yard.happened
+        happened += yard.happened + yard.plant.faults.fired
 
     print(dict(happened))
     for what in ("assigned", "revoked", "lost", "joined", "left", "expired", "stood still"):
