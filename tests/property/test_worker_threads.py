@@ -304,7 +304,11 @@ class Life:
         self._full = {topic: asyncio.Event() for topic in self._inboxes}
         self.frozen = threading.Event()
         self.consume = ConsumeThread(
-            {"seed": self._rng.random()}, self.worker, slot=slot, incremental=protocol == CONSUMER
+            {"seed": self._rng.random()},
+            self.worker,
+            slot=slot,
+            incremental=protocol == CONSUMER,
+            max_pending_records=self._rng.choice((10, 40, 20_000)),
         )
         self.worker.attach(self.consume)
         self._tasks: list[asyncio.Task[None]] = []
