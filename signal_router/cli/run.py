@@ -104,8 +104,9 @@ def _limit(name: str, what: str, default: int) -> Callable[[Callable[..., Any]],
 @click.option(
     "--membership",
     type=click.Choice(["static", "dynamic"]),
-    help="static (the default of the classic protocol): after a kill the slot goes on at once, after a clean stop its"
-    " partitions wait for it until the session time-out; dynamic: the other way round.",
+    help="static (the default of the classic protocol): killed or stopped, the slot goes on at once when it comes back;"
+    " until then its partitions stay idle, also after a clean stop, up to the session time-out (12 s). dynamic: a clean"
+    " stop gives them to other workers at once, a kill costs the session time-out also where the slot comes back.",
 )
 @click.option(
     "--group-protocol",

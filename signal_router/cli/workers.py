@@ -20,7 +20,10 @@ from signal_router.runtime.standing import read_standings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from signal_router.runtime.roster import WorkerRecord
+    from signal_router.runtime.roster import TakeoverRecord, WorkerRecord
+
+FENCED_LATELY_MS = 24 * 3600 * 1000
+"""How long `workers list` tells people that a worker was fenced."""
 
 _COLUMNS = ("slot", "state", "incarnation", "version", "address", "definitions", "partitions", "lag")
 
@@ -37,7 +40,8 @@ def list_(connection: Connection, output: Output) -> None:
     """Lists the workers with what they last said, and how many signals and candidates wait in their partitions (lag).
 
     A row without a slot stands for partitions that no worker alive holds. Lag 0 on every row: all that was published is
-    decided.
+    decided. "fenced": another worker found its partitions hidden by an open transaction of this one, took it for dead,
+    and ended that within the last day.
     """
     admin = connect(connection)
     roster = read_roster(connection, admin)
@@ -50,7 +54,9 @@ def list_(connection: Connection, output: Output) -> None:
     }
     behind = backlog(connection, admin, {*roster.inputs}.union(*held.values()))
     rows = [
-        _told(worker, now, revision) | _holding(held.get(slot, frozenset()), behind, output)
+        _told(worker, now, revision)
+        | _fenced(worker, roster.takeovers.get(slot), now, output)
+        | _holding(held.get(slot, frozenset()), behind, output)
         for slot, worker in sorted(roster.workers.items())
     ]
     if nobody := frozenset(behind).difference(*held.values()):
@@ -80,6 +86,17 @@ def _state(worker: WorkerRecord, now: int) -> str:
     if silent_ms <= ALIVE_MS:
         return "alive"
     return f"silent for {_age(silent_ms // 1000)}"
+
+
+def _fenced(worker: WorkerRecord, takeover: TakeoverRecord | None, now: int, output: Output) -> dict[str, object]:
+    """By whom and when a worker was fenced last: for people a part of its state, where it was lately."""
+    if output.for_programs:
+        fenced = takeover and {"by": takeover.by, "at": rfc3339(takeover.at), "partitions": takeover.partitions}
+        return {"fenced": fenced}
+    if takeover is None or now - takeover.at > FENCED_LATELY_MS:
+        return {}
+    ago = _age(max(now - takeover.at, 0) // 1000)
+    return {"state": f"{_state(worker, now)}, fenced by {takeover.by} {ago} ago"}
 
 
 def _age(seconds: int) -> str:

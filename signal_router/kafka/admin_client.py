@@ -6,11 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource
 
 from signal_router.errors import BrokerError, ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from signal_router.kafka.settings import Connection
 
 REACHED_WITHIN_S = 5.0
@@ -64,10 +66,30 @@ def _unreachable(connection: Connection, causes: list[KafkaError], error: KafkaE
 def session_hint(admin: AdminClient) -> str:
     """Which session time-outs the brokers allow, as a hint; by name where they do not say."""
     names = "group.min.session.timeout.ms", "group.max.session.timeout.ms"
+    found = _broker_settings(admin)
+    if not found.keys() >= set(names):
+        return f"-X session.timeout.ms=… between {names[0]} and {names[1]} of the brokers"
+    low, high = (found[name].value for name in names)
+    return f"-X session.timeout.ms=… between {low} and {high}, as the brokers have it ({names[0]}, {names[1]})"
+
+
+def before_4_3(admin: AdminClient) -> bool:
+    """Whether a broker tells its settings of KIP-848 groups, and those that came with Kafka 4.3 are not among them.
+
+    The versions of requests, which clients learn and do not pass on, would not tell: what 4.3 changed for these groups
+    (KIP-1251) changed no request. False where the broker does not tell its settings.
+    """
+    names = _broker_settings(admin).keys()
+    return "group.consumer.session.timeout.ms" in names and "group.consumer.assignment.interval.ms" not in names
+
+
+def _broker_settings(admin: AdminClient) -> Mapping[str, ConfigEntry]:
+    """The settings of one of the brokers; none where it does not tell them."""
     try:
         broker = ConfigResource(ConfigResource.Type.BROKER, str(min(admin.list_topics(timeout=REQUEST_S).brokers)))
-        found = admin.describe_configs([broker], request_timeout=REQUEST_S)[broker].result(REQUEST_S + 1)
-        low, high = (found[name].value for name in names)
-    except (KafkaException, TimeoutError, KeyError, ValueError):
-        return f"-X session.timeout.ms=… between {names[0]} and {names[1]} of the brokers"
-    return f"-X session.timeout.ms=… between {low} and {high}, as the brokers have it ({names[0]}, {names[1]})"
+        found: Mapping[str, ConfigEntry] = admin.describe_configs([broker], request_timeout=REQUEST_S)[broker].result(
+            REQUEST_S + 1
+        )
+    except (KafkaException, TimeoutError, ValueError):
+        return {}
+    return found

@@ -43,6 +43,10 @@ _FENCED = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
 POLL_S = 0.05
 LINGER_S = 0.001
 """How long a small batch waits for more: what one fetch brought arrives within that."""
+FULL_S = 0.5
+"""How long this thread does not poll where there is no room, since each poll may bring a record: callbacks run inside
+it, and the group and its other members wait for them.
+"""
 SUCCESSOR_S = 3.0
 """How long a member that was fenced looks for another worker with its slot: that one says so once it took over."""
 REJOINS = 3
@@ -138,7 +142,7 @@ class ConsumeThread:
         self._placed: list[KafkaTopicPartition] = []
         self._metadata = b""
         self._epoch = 0
-        self._turned_at = time.monotonic()
+        self._turned_at = self._polled_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="consume", daemon=True)
 
     def start(self, topics: Sequence[str]) -> None:
@@ -259,17 +263,19 @@ class ConsumeThread:
             except queue.Empty:
                 break
             command(consumer)
-        if not self._has_room():
-            # Callbacks run inside poll, and a consumer that polls too seldom loses its membership.
+        room = self._has_room()
+        if not room:
             with self._room:
                 self._room.wait(0.02)
-            if not self._has_room():
+            room = self._has_room()
+            if not room and time.monotonic() - self._polled_at < FULL_S:
                 return
-        first = consumer.poll(POLL_S)
+        self._polled_at = time.monotonic()
+        first = consumer.poll(POLL_S if room else 0)
         if first is None:
             return
-        messages = [first, *consumer.consume(self._max_records - 1, 0)]
-        if len(messages) < 64:
+        messages = [first, *consumer.consume(self._max_records - 1, 0)] if room else [first]
+        if room and len(messages) < 64:
             time.sleep(LINGER_S)
             messages.extend(consumer.consume(self._max_records - 1, 0))
         self._hand_over(messages)

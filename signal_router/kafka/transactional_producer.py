@@ -222,7 +222,7 @@ class TransactionalProducer:
         if not error.txn_requires_abort():
             return UnknownOutcomeError(text)
         if error.code() in _GROUP_REFUSALS:
-            return AbortableError(text)
+            return AbortableError(text, membership=True)
         self._suspicion = "a delivery failed"
         cause = error if self._delivery_error is None else self._delivery_error
         # The client may only have counted the failure. The same records will fail again, and then say why.

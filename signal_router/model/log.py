@@ -62,12 +62,14 @@ class AbortableError(LogError):
     """The transaction must be aborted; the producer is good for another one (after a failed delivery it is recycled
     first).
 
-    `delivery` is True when the failure is tied to the data (a delivery report failed, a record was refused).
+    `delivery` is True when the failure is tied to the data (a delivery report failed, a record was refused),
+    `membership` when the group refused the generation or the member that the offsets came with.
     """
 
-    def __init__(self, message: str, *, delivery: bool = False) -> None:
+    def __init__(self, message: str, *, delivery: bool = False, membership: bool = False) -> None:
         super().__init__(message)
         self.delivery = delivery
+        self.membership = membership
 
 
 class UnknownOutcomeError(LogError):

@@ -35,6 +35,12 @@ LINES: Final[Mapping[str, Line]] = {
     ),
     "signals topics changed": Line("info", ("topics",), "A pattern matches other topics than before."),
     "topic differs from its file": Line("warning", ("advice",), "`signal-router topics diff` shows all differences."),
+    "brokers look older than Kafka 4.3": Line(
+        "warning",
+        ("advice",),
+        "They do not have the settings of KIP-848 groups that came with it. Older ones refuse what a worker commits for"
+        " partitions that stay when others come and go; after 30 s of that the worker ends.",
+    ),
     "candidates go through their topic": Line(
         "info",
         ("partitions",),
@@ -44,6 +50,12 @@ LINES: Final[Mapping[str, Line]] = {
         "info",
         ("slot", "partitions"),
         "An open transaction of the slot hid these partitions for a second: its worker is dead, and it was aborted.",
+    ),
+    "fenced by another worker": Line(
+        "warning",
+        ("by", "partitions"),
+        "The worker `by` takes these partitions over, found them hidden by an open transaction, and took this worker"
+        " for dead. Its transaction is aborted; it replaces its producer, reads where the log stands, and goes on.",
     ),
     "former owner not fenced; its open transaction is waited for": Line(
         "warning", ("slot", "error"), "The same, but it could not be done; it ends with its time-out."
@@ -73,6 +85,12 @@ LINES: Final[Mapping[str, Line]] = {
     ),
     "local tables cannot be opened and are rebuilt from the changelog": Line(
         "warning", ("error",), "The state directory is damaged or foreign: costs time only."
+    ),
+    "stopped as a static member: its partitions wait for this slot": Line(
+        "info",
+        ("at_most_s", "partitions"),
+        "Nobody works on these until the slot comes back, or the session time-out has passed. With"
+        " `--membership dynamic` they go to other workers at once.",
     ),
     "the last transaction did not end in time; its outcome is read at the next start": Line(
         "warning", (), "The worker stopped without knowing the outcome."

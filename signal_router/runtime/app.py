@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from faust.transport import drivers
 
 from signal_router.errors import BrokerError, ConfigurationError, DiskError, SignalRouterError, StateError
-from signal_router.kafka.admin_client import connect, session_hint
+from signal_router.kafka.admin_client import before_4_3, connect, session_hint
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.kafka.destinations import verify_destinations
 from signal_router.kafka.follow import Follower
@@ -109,6 +109,8 @@ class Application:
             wanted = tuple(topic for topic in wanted if topic.name != self.names.signals)  # others are read instead
         for advice in await self._blocking(check_topics, self._admin, wanted):
             _log.warning("topic differs from its file", advice=advice)
+        if settings.group_protocol == CONSUMER and await self._blocking(before_4_3, self._admin):
+            _log.warning("brokers look older than Kafka 4.3", advice="--group-protocol classic")
         looked_at = now_ms()
         self._inputs = await self._blocking(self._input_topics)
         await self._follow()
@@ -290,7 +292,12 @@ class Application:
     # ---- what is followed
 
     def _take_roster(self, records: Sequence[InputRecord]) -> None:
+        slot = self.settings.slot
+        known = self.roster.takeovers.get(slot)
         self.roster.take(records)
+        latest = self.roster.takeovers.get(slot)
+        if latest is not None and latest != known and hasattr(self, "worker"):  # else it was a former life's
+            _log.warning("fenced by another worker", by=latest.by, partitions=latest.partitions)
 
     def _take_definitions(self, records: Sequence[InputRecord]) -> None:
         self._loop.call_soon_threadsafe(self._queue_definitions, list(records))

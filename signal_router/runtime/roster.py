@@ -1,6 +1,8 @@
-"""The workers topic: who is alive with which definitions, and since when each input partition is read.
+"""The workers topic: who is alive with which definitions, since when each input partition is read, and whose open
+transactions were ended by whom.
 
-Keys: a slot, or `input/<topic>/<partition>`. Values: JSON, format 1.
+Keys: a slot, `input/<topic>/<partition>`, or `takeover/<slot>`; a slot has no slash. Values: JSON, format 1. Keys of
+other kinds belong to newer programs and are passed over.
 """
 
 from __future__ import annotations
@@ -8,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from signal_router.errors import StateError
+from signal_router.errors import NewerFormatError, StateError
 from signal_router.model.log import InputRecord, OutputRecord, TopicPartition
 
 FORMAT = 1
@@ -51,15 +54,35 @@ class InputStart(msgspec.Struct, frozen=True):
     format: int = FORMAT
 
 
+class TakeoverRecord(msgspec.Struct, frozen=True):
+    """That slot `by` ends the open transaction of `slot`, which hides these partitions from it. Written before."""
+
+    slot: str
+    by: str
+    partitions: dict[str, list[int]]
+    at: int
+    format: int = FORMAT
+
+
+class _Numbered(msgspec.Struct, frozen=True):
+    """What a record of any format has."""
+
+    format: int
+
+
+_Value = TypeVar("_Value", WorkerRecord, InputStart, TakeoverRecord)
+
+
 @dataclass(slots=True)
 class Roster:
-    """The workers topic, folded."""
+    """The workers topic, folded. `takeovers`: the latest of each slot that was fenced."""
 
     workers: dict[str, WorkerRecord] = field(default_factory=dict)
     inputs: dict[TopicPartition, InputStart] = field(default_factory=dict)
+    takeovers: dict[str, TakeoverRecord] = field(default_factory=dict)
 
     def take(self, records: Sequence[InputRecord]) -> None:
-        """Takes the next records. Raises `StateError` for one of a newer format."""
+        """Takes the next records. Raises `NewerFormatError`; `StateError` for one that cannot be read."""
         for record in records:
             self._take(record)
 
@@ -73,21 +96,35 @@ class Roster:
 
     def _take(self, record: InputRecord) -> None:
         key = (record.key or b"").decode(errors="replace")
-        is_input = key.startswith("input/")
         if record.value is None:
             return
-        try:
-            if is_input:
-                topic, partition = key.removeprefix("input/").rsplit("/", 1)
-                tp = TopicPartition(unquote(topic), int(partition))
-                self.inputs[tp] = msgspec.json.decode(record.value, type=InputStart)
-                return
-            worker = msgspec.json.decode(record.value, type=WorkerRecord)
-        except (msgspec.DecodeError, ValueError) as error:
-            raise StateError(f'workers record "{key}" cannot be read: {error}') from error
-        known = self.workers.get(key)
+        kind, slash, rest = key.partition("/")
+        if not slash:
+            self._take_worker(key, _read(key, record.value, WorkerRecord))
+        elif kind == "input":
+            topic, _, partition = rest.rpartition("/")
+            if not partition.isdecimal():
+                raise StateError(f'workers record "{key}" cannot be read: it names no partition')
+            self.inputs[TopicPartition(unquote(topic), int(partition))] = _read(key, record.value, InputStart)
+        elif kind == "takeover":
+            self.takeovers[rest] = _read(key, record.value, TakeoverRecord)
+
+    def _take_worker(self, slot: str, worker: WorkerRecord) -> None:
+        known = self.workers.get(slot)
         if known is None or known.age <= worker.age:
-            self.workers[key] = worker  # else an older life wrote once more, and must not hide the newer one
+            self.workers[slot] = worker  # else an older life wrote once more, and must not hide the newer one
+
+
+def _read(key: str, value: bytes, kind: type[_Value]) -> _Value:
+    try:
+        number = msgspec.json.decode(value, type=_Numbered).format
+        if number <= FORMAT:
+            return msgspec.json.decode(value, type=kind)
+    except msgspec.DecodeError as error:
+        raise StateError(f'workers record "{key}" cannot be read: {error}') from error
+    raise NewerFormatError(
+        f'workers record "{key}" is of format {number}, newer than {FORMAT}', hint="run the newer program"
+    )
 
 
 def worker_output(topic: str, worker: WorkerRecord, headers: tuple[tuple[str, bytes], ...]) -> OutputRecord:
@@ -101,6 +138,11 @@ def input_output(
     """The record that says since when an input partition is read."""
     key = f"input/{quote(tp.topic, safe='')}/{tp.partition}".encode()
     return OutputRecord(topic, key, msgspec.json.encode(start), headers=headers)
+
+
+def takeover_output(topic: str, takeover: TakeoverRecord) -> OutputRecord:
+    """The record that says whose open transaction is ended by whom."""
+    return OutputRecord(topic, f"takeover/{takeover.slot}".encode(), msgspec.json.encode(takeover))
 
 
 def partitions_by_topic(tps: Iterable[TopicPartition]) -> dict[str, list[int]]:

@@ -95,7 +95,7 @@ class WorkerSettings:
                 f'slot "{self.slot}" cannot be used', hint="letters, digits, '.', '_' and '-', for instance worker-0"
             )
         self._refuse_group_settings()
-        session_ms = self.connection.overrides.get("session.timeout.ms", str(self.times.session_ms))
+        session_ms = self._session_ms
         if not session_ms.isdigit() or int(session_ms) <= self.times.transaction_ms:
             raise ConfigurationError(
                 f'session.timeout.ms "{session_ms}" is not above the transaction time-out of'
@@ -131,6 +131,17 @@ class WorkerSettings:
                     f' "{CONSUMER}"',
                     hint=f"set group.consumer.{setting} on the brokers, or consumer.{setting} of the group",
                 )
+
+    @property
+    def _session_ms(self) -> str:
+        return self.connection.overrides.get("session.timeout.ms", str(self.times.session_ms))
+
+    @property
+    def idle_after_stop_s(self) -> float:
+        """How long the partitions of a worker that was stopped in good order stay idle at most, if it does not come
+        back.
+        """
+        return int(self._session_ms) / 1000 if self.static else 0.0
 
     @property
     def static(self) -> bool:

@@ -34,8 +34,9 @@ from confluent_kafka import KafkaException
 
 from signal_router import __version__
 from signal_router.core.join import Joiner
-from signal_router.errors import BrokerError, FencedError, SignalRouterError, StateError
+from signal_router.errors import BrokerError, ConfigurationError, FencedError, SignalRouterError, StateError
 from signal_router.kafka.consume import ConsumeThread, Fetched
+from signal_router.kafka.publish import Publisher
 from signal_router.model.log import (
     AbortableError,
     LogError,
@@ -59,13 +60,15 @@ from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import (
     InputStart,
     Roster,
+    TakeoverRecord,
     WorkerRecord,
     input_output,
     now_ms,
     partitions_by_topic,
+    takeover_output,
     worker_output,
 )
-from signal_router.runtime.settings import WorkerSettings
+from signal_router.runtime.settings import CLASSIC, CONSUMER, WorkerSettings
 from signal_router.runtime.stage import Stage
 from signal_router.runtime.takeover import Cluster, Takeover, take_over, uncover
 from signal_router.state.store import Store
@@ -73,8 +76,14 @@ from signal_router.state.tables import PartitionTable
 
 LOOK_AGAIN_S = 3.0
 TRY_AGAIN_S = 1.0
+ANNOUNCED_WITHIN_S = 5.0
+"""How long a take-over waits for its announcement to be durable before it leaves the former owner alone."""
 BEHIND_S = 30.0
 """How long a candidates partition waits for definitions that a candidate was matched under."""
+REFUSED_S = 30.0
+"""How long the group may refuse what this worker commits before it hears of the loss of its partitions: twice the
+longest interval between two heartbeats.
+"""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -164,6 +173,7 @@ class Worker:
         self._echo_until = 0.0
         self._parked: dict[int, deque[Fetched]] = {}
         self._failures = 0
+        self._refused_at: float | None = None  # since when the group has taken nothing of the present assignment
         self._aborted = False
         self.trouble = ""
         """What keeps the worker from going on, for people; empty while it goes on."""
@@ -389,7 +399,7 @@ class Worker:
             void = self._log_broken or self._assignment <= self._voided
             if void or self.phase is not Phase.RUNNING or not self._running <= tps:
                 self._leave()
-            self._assignment = assignment
+            self._assignment, self._refused_at = assignment, None
         self._tps, self._group_metadata, self._ended = tps, group_metadata, interrupted
         if self.phase is Phase.RUNNING and self._fetching.epoch < 0:
             self._fetching.begin(assignment)  # what is left of the assignment that ended
@@ -492,9 +502,12 @@ class Worker:
         try:
             await self._prepare_log()
         except (LogError, KafkaException) as error:
-            self._retry(error)
+            if assignment == self._assignment:
+                self._retry(error)
             return None
-        stuck = FormerOwners(self._roster, self.settings.slot, some, self._end_transaction_of)
+        if assignment != self._assignment:  # nothing would interrupt this take-over, and the next one waits for it
+            return None
+        stuck = FormerOwners(self._roster, self.settings.slot, some, self._announce_takeover, self._end_transaction_of)
         kept = tuple(self._join.partitions)
         self._taking_over = interrupted = threading.Event()
         if self._ended.is_set():
@@ -560,6 +573,12 @@ class Worker:
             await self._in_thread(self._takeovers, look)
         except (BrokerError, KafkaException, TimeoutError) as error:
             _log.info("what dead workers hide is not known", error=str(error))
+
+    def _announce_takeover(self, takeover: TakeoverRecord) -> None:
+        # Not in a transaction of this worker: it has its own to do meanwhile, and this one counts whatever they become.
+        with Publisher(self._cluster.connection) as publisher:
+            publisher.publish(takeover_output(self._cluster.names.workers, takeover), lambda _: None)
+            publisher.flush(ANNOUNCED_WITHIN_S)
 
     def _end_transaction_of(self, slot: str) -> None:
         log = self._make_log(slot)
@@ -737,6 +756,8 @@ class Worker:
                 if tp.topic == self._cluster.names.candidates:
                     self._purgeable[tp] = next_offset.offset
             self._failures, self.trouble = 0, ""
+            if stage.next_offsets:
+                self._refused_at = None
             if self._log is not None:
                 self._local.committed(stage, self._log.delivered())
             self._await_echo(stage)
@@ -776,6 +797,14 @@ class Worker:
         if isinstance(error, LogError):
             self._log_broken = self._log_broken or not isinstance(error, AbortableError)
         self._aborted = isinstance(error, AbortableError)
+        if self._refused_for_good(error):
+            self._stop_with(
+                ConfigurationError(
+                    f"the group takes no offsets for partitions that it says are this worker's: {error}",
+                    hint=f'group protocol "{CONSUMER}" needs brokers from Kafka 4.3; --group-protocol {CLASSIC}',
+                )
+            )
+            return
         self._failures += 1
         self.trouble = "the last transaction was void" if error is None else str(error) or repr(error)
         if self._failures > 1:
@@ -787,6 +816,16 @@ class Worker:
         self._taking_over.set()  # going on must not wait for a restore
         pause = min(0.1 * 2 ** (self._failures - 1), 5.0)
         self._loop.call_later(pause, lambda: self._spawn(self._take_over(assignment)))
+
+    def _refused_for_good(self, error: Exception | None) -> bool:
+        """Whether the group refuses this worker's epoch although nothing was taken away: brokers before KIP-1251 take
+        the newest epoch only, and a member whose partitions stay hears of no other.
+        """
+        if self.settings.group_protocol != CONSUMER or not (isinstance(error, AbortableError) and error.membership):
+            return False
+        if self._refused_at is None:
+            self._refused_at = time.monotonic()
+        return time.monotonic() - self._refused_at > REFUSED_S
 
     def _drop_stage(self) -> None:
         if self._stage is not None:
@@ -880,7 +919,8 @@ class Worker:
     # ---- the end
 
     async def stop(self) -> None:
-        """Commits what is open, says goodbye, leaves the group."""
+        """Commits what is open, says goodbye, leaves the group; a static member stays in it, until its session ends."""
+        held = partitions_by_topic(self._tps)
         goodbye = self._spawn(self._say_goodbye())
         _, late = await asyncio.wait({goodbye}, timeout=self.settings.times.revoke_ms / 1000)
         if late:
@@ -889,6 +929,12 @@ class Worker:
             stopped = await self._loop.run_in_executor(None, self._consume.stop, self.settings.times.session_ms / 1000)
             if not stopped:
                 _log.warning("the consume thread did not end in time")
+        if held and self.settings.static:
+            _log.info(
+                "stopped as a static member: its partitions wait for this slot",
+                at_most_s=self.settings.idle_after_stop_s,
+                partitions=held,
+            )
         self.phase = Phase.STOPPED
         for task in self._tasks:
             task.cancel()

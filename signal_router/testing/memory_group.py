@@ -90,7 +90,8 @@ class Group:
     def _refuse(self, code: str, metadata: GroupMetadata) -> None:
         raise AbortableError(
             f'{code}: group "{self.name}" is at generation {self.generation}, '
-            f'member "{metadata.member}" spoke for generation {metadata.generation}'
+            f'member "{metadata.member}" spoke for generation {metadata.generation}',
+            membership=True,
         )
 
     def resolve(self, producer_id: int, *, commit: bool) -> None:

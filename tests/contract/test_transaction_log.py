@@ -323,6 +323,7 @@ def test_a_refused_generation_aborts_and_the_next_transaction_is_fine(cluster, l
     log.send_offsets({tp: NextOffset(2)}, anybody(cluster))
     log.commit()
 
+    assert refusal.value.membership
     assert not refusal.value.delivery
     assert values(cluster.read(topic)) == [b"fine"]
     assert cluster.committed(tp) == {tp: NextOffset(2)}

@@ -76,12 +76,11 @@ def proven(cluster: LiveCluster, work: Workload) -> Proof:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_three_workers_restarted_one_after_the_other(
-    broker: object, prefix: str, tmp_path: Path, protocol: str
+    broker: object, prefix: str, tmp_path: Path, ways: dict[str, str]
 ) -> None:
     print(f"\nseed {SEED} (SIGNAL_ROUTER_SEED={SEED} runs it again)")
-    with live_cluster(broker, prefix, tmp_path, partitions=6, protocol=protocol) as cluster:
+    with live_cluster(broker, prefix, tmp_path, partitions=6, **ways) as cluster:  # type: ignore[arg-type]
         cluster.apply(SUBSCRIPTIONS)
         workers = {slot: cluster.worker(slot) for slot in ("w1", "w2", "w3")}
         for worker in workers.values():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from signal_router.errors import BrokerError
 from signal_router.kafka.settings import Connection
@@ -20,6 +21,7 @@ from signal_router.runtime.app import Application
 from signal_router.runtime.definitions import ReadDefinition
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.outputs import Outputs
+from signal_router.runtime.roster import TakeoverRecord, takeover_output
 from signal_router.runtime.settings import WorkerSettings
 
 DOCUMENT = """
@@ -137,3 +139,29 @@ def test_a_timer_goes_on_after_a_call_that_timed_out(tmp_path: Path) -> None:
         assert not app._ended.done()
 
     asyncio.run(story())
+
+
+def test_a_worker_says_by_whom_it_was_fenced_and_nothing_of_others_or_of_a_former_life(
+    tmp_path: Path,
+) -> None:
+    def announced(slot: str, by: str) -> InputRecord:
+        output = takeover_output("workers", TakeoverRecord(slot, by, {"signals": [0]}, 0))
+        return InputRecord(0, 0, output.key, output.value)
+
+    async def story() -> None:
+        app = made(tmp_path)
+        worker = app.worker
+        del app.worker
+        app._take_roster([announced("w1", "w2")])
+        app.worker = worker
+        app._take_roster([announced("w9", "w2")])
+        before = len(lines)
+        app._take_roster([announced("w1", "w3")])
+
+        assert before == 0
+
+    with structlog.testing.capture_logs() as lines:
+        asyncio.run(story())
+
+    (line,) = lines
+    assert (line["event"], line["by"], line["partitions"]) == ("fenced by another worker", "w3", {"signals": [0]})

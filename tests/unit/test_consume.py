@@ -75,6 +75,7 @@ class Group:
         self.topics: list[str] = []
         self.fence = threading.Event()
         self.closed = False
+        self.polls = 0
 
     def subscribe(self, topics: list[str], **callbacks: Any) -> None:
         self.topics = topics
@@ -102,6 +103,7 @@ class Group:
         self.closed = True
 
     def poll(self, _timeout: float) -> Record | None:
+        self.polls += 1
         if self.fence.is_set():
             self.fence.clear()
             return Fence(0)
@@ -228,6 +230,25 @@ def test_what_is_void_takes_no_room() -> None:
     assert len(heard.batches[-1].records) == 5
     assert waiting == len(heard.batches[-1].records)
     assert thread.pending_records == 0
+
+
+def test_the_group_is_heard_while_nothing_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that gets no answer keeps everything that was fetched waiting; others must not wait for it, too."""
+    monkeypatch.setattr(consume, "FULL_S", 0.05)
+    heard, group = Heard(), Group(records=1_000)
+    thread = joined(heard, group, max_records=10, max_pending_records=20)
+    group.callbacks["on_assign"](group, [PLACE])
+    thread.start_fetching(1, {TopicPartition("signals", 0): 0})
+    while thread.pending_records < 20:
+        thread._turn(group)  # type: ignore[arg-type]
+    full, polls = thread.pending_records, group.polls
+
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        thread._turn(group)  # type: ignore[arg-type]
+
+    assert 2 <= group.polls - polls <= 11  # the slower the machine the fewer
+    assert thread.pending_records - full == group.polls - polls
 
 
 # ---- KIP-848: what changes hands comes and goes alone

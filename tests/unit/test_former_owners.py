@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from signal_router.errors import BrokerError
 from signal_router.model.log import LogError, TopicPartition, UnknownOutcomeError
 from signal_router.runtime.former_owners import LATELY_MS, FormerOwners
-from signal_router.runtime.roster import Roster, WorkerRecord, now_ms
+from signal_router.runtime.roster import Roster, TakeoverRecord, WorkerRecord, now_ms
 
 MINE = (TopicPartition("signals", 0), TopicPartition("candidates", 1))
 
@@ -17,7 +18,8 @@ def said(slot: str, partitions: dict[str, list[int]], *, ago_ms: int = 0, left: 
 
 def fenced(*workers: WorkerRecord) -> list[str]:
     found: list[str] = []
-    owners = FormerOwners(Roster({each.slot: each for each in workers}), "me", MINE, found.append)
+    roster = Roster({each.slot: each for each in workers})
+    owners = FormerOwners(roster, "me", MINE, lambda _: None, found.append)
     owners()
     owners()
     return found
@@ -50,7 +52,34 @@ def test_one_that_cannot_be_fenced_does_not_save_the_next() -> None:
         found.append(slot)
 
     workers = {slot: said(slot, {"candidates": [1]}) for slot in ("a", "b")}
-    FormerOwners(Roster(workers), "me", MINE, fence)()
+    FormerOwners(Roster(workers), "me", MINE, lambda _: None, fence)()
 
     assert issubclass(UnknownOutcomeError, LogError)
+    assert found == ["b"]
+
+
+def test_who_is_fenced_is_announced_before() -> None:
+    done: list[object] = []
+    owners = Roster({"dead": said("dead", {"signals": [0, 3], "candidates": [1]})})
+
+    FormerOwners(owners, "me", MINE, done.append, done.append)()
+
+    announced, fenced_slot = done
+    assert isinstance(announced, TakeoverRecord)
+    assert (announced.slot, announced.by) == ("dead", "me")
+    assert announced.partitions == {"signals": [0], "candidates": [1]}
+    assert abs(now_ms() - announced.at) < 10_000
+    assert fenced_slot == "dead"
+
+
+def test_nobody_is_fenced_without_an_announcement() -> None:
+    found: list[str] = []
+
+    def announce(takeover: TakeoverRecord) -> None:
+        if takeover.slot == "a":
+            raise BrokerError("away")
+
+    workers = {slot: said(slot, {"candidates": [1]}) for slot in ("a", "b")}
+    FormerOwners(Roster(workers), "me", MINE, announce, found.append)()
+
     assert found == ["b"]

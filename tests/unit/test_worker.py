@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from signal_router.errors import SignalRouterError, StateError
+from signal_router.errors import ConfigurationError, SignalRouterError, StateError
 from signal_router.kafka.consume import Fetched
 from signal_router.kafka.offsets import TopicDescription
 from signal_router.kafka.settings import Connection
@@ -19,6 +19,7 @@ from signal_router.model import candidates
 from signal_router.model.candidates import Candidate, Mark, SignalCopy
 from signal_router.model.definitions import definition, definition_key, encode_definition
 from signal_router.model.documents import read_documents
+from signal_router.model.group_metadata import GroupMetadata
 from signal_router.model.log import InputRecord, TopicPartition
 from signal_router.observe.meter import Meter
 from signal_router.runtime import fetching
@@ -29,7 +30,7 @@ from signal_router.runtime.inbox import Inbox
 from signal_router.runtime.match import SignalsPartition
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.roster import Roster, WorkerRecord, worker_output
-from signal_router.runtime.settings import Pace, Times, WorkerSettings
+from signal_router.runtime.settings import CLASSIC, CONSUMER, Pace, Times, WorkerSettings
 from signal_router.runtime.takeover import Cluster, JoinStart, Takeover
 from signal_router.runtime.worker import Phase, Worker
 from signal_router.state.store import MemoryStore
@@ -81,7 +82,13 @@ class Bench:
     """One worker with one signals and one candidates partition."""
 
     def __init__(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pace: Pace | None = None, *, local: bool = False
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        pace: Pace | None = None,
+        *,
+        local: bool = False,
+        protocol: str = CLASSIC,
     ) -> None:
         self.plant = plant = Plant(1, 1)
         self.names = names = plant.names
@@ -111,6 +118,7 @@ class Bench:
                 "w1",
                 tmp_path,
                 local_candidates=local,
+                group_protocol=protocol,
                 times=Times(revoke_ms=500),
                 pace=pace or Pace(),
             ),
@@ -788,3 +796,89 @@ def test_signals_do_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Monkey
         await given.worker.stop()
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(("protocol", "stops"), [(CONSUMER, True), (CLASSIC, False)])
+def test_offsets_that_the_group_refuses_again_and_again_stop_a_worker_that_would_never_hear_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, stops: bool
+) -> None:
+    async def story() -> None:
+        monkeypatch.setattr(worker_module, "REFUSED_S", 0.3)
+        given = Bench(tmp_path, monkeypatch, protocol=protocol)
+        await given.worker.take_definitions([given.definition(0)])
+        stale = GroupMetadata.decode(given.member.group_metadata())._replace(generation=99).encode()
+        given.worker.assigned(1, frozenset({given.signals, given.candidates}), stale)
+
+        refused = 0
+        while refused < 5 and not given.failures:
+            await until(lambda: given.worker.phase is Phase.RUNNING)
+            await asyncio.sleep(0)
+            await given.worker.on_signals(inbox(Fetched(given.signals, [], 5, EPOCH, 0)))
+            await given.worker.mark()
+            refused += 1
+
+        assert refused > 1
+        assert [type(error) for error in given.failures] == [ConfigurationError] * stops
+        assert all("--group-protocol classic" in str(error) for error in given.failures)
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_refusals_are_counted_from_the_last_offsets_that_were_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        monkeypatch.setattr(worker_module, "REFUSED_S", 0.05)
+        given = Bench(tmp_path, monkeypatch, protocol=CONSUMER)
+        await given.worker.take_definitions([given.definition(0)])
+        good = given.member.group_metadata()
+        stale = GroupMetadata.decode(good)._replace(generation=99).encode()
+        tps = frozenset({given.signals, given.candidates})
+
+        for metadata in (stale, good, stale):
+            given.worker.assigned(1, tps, metadata)
+            await until(lambda: given.worker.phase is Phase.RUNNING)
+            await asyncio.sleep(0.1)
+            await given.worker.on_signals(inbox(Fetched(given.signals, [], 5, EPOCH, 0)))
+            await given.worker.mark()
+
+        assert not given.failures
+        await given.worker.stop()
+
+    asyncio.run(story())
+
+
+def test_a_take_over_is_not_begun_for_an_assignment_that_ended_while_the_log_was_made_ready(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(given: Bench) -> None:
+        asked: list[frozenset[TopicPartition]] = []
+
+        def take_over(*given_to: Any) -> Takeover:
+            asked.append(frozenset(given_to[3]))
+            if given.signals in asked[-1] and given_to[4].wait(DEADLINE_S):  # a long restore
+                raise InterruptedError
+            return Takeover(joins={0: JoinStart(0, 0)}, ends={0: 0})
+
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        metadata = given.member.group_metadata()
+        prepare = given.worker._prepare_log
+
+        async def change_hands() -> None:
+            given.worker._prepare_log = prepare  # type: ignore[method-assign]
+            await prepare()
+            given.worker.lost(1)
+            given.worker.assigned(3, frozenset({given.candidates}), metadata)
+            await asyncio.sleep(0.01)
+
+        given.worker._prepare_log = change_hands  # type: ignore[method-assign]
+        await given.worker.take_definitions([given.definition(0)])
+        given.worker.assigned(1, frozenset({given.signals, given.candidates}), metadata)
+        async with asyncio.timeout(DEADLINE_S / 2):
+            await until(lambda: given.worker.complete)
+
+        assert asked == [frozenset({given.candidates})]
+        await given.worker.stop()
+
+    bench(story)
