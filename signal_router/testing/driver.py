@@ -154,12 +154,15 @@ class Plant:
             )
         )
         differences = [
-            *evaluation.violations,
-            *compare(
-                evaluation,
-                triggers={names.triggers: self._outputs(names.triggers)},
-                lineage=lineage,
-                dead_letters=self._outputs(names.dead_letters),
+            *map(str, evaluation.violations),
+            *map(
+                str,
+                compare(
+                    evaluation,
+                    triggers={names.triggers: self._outputs(names.triggers)},
+                    lineage=lineage,
+                    dead_letters=self._outputs(names.dead_letters),
+                ),
             ),
             *(f"in transit: {each}" for each in evaluation.in_transit),
         ]

@@ -108,6 +108,11 @@ class Definitions:
         """All subscription ids, in order."""
         return sorted(self._documents)
 
+    def documents(self) -> Iterator[Document]:
+        """Every document that can be read, of each subscription in the order of revisions."""
+        for identity in self.ids():
+            yield from self._documents[identity]
+
     def matches(self, signal: Signal, revision: int) -> Iterator[Match]:
         """All candidates that a signal gives under a revision."""
         for document in self._listening(signal.name, revision):

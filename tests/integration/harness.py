@@ -400,12 +400,15 @@ class LiveCluster:
         )
         evaluation = evaluate(evidence)
         discrepancies = [
-            *evaluation.violations,
-            *compare(
-                evaluation,
-                triggers={topic: _outputs(records) for topic, records in triggers.items()},
-                lineage=_outputs(lineage),
-                dead_letters=_outputs(dead_letters),
+            *map(str, evaluation.violations),
+            *map(
+                str,
+                compare(
+                    evaluation,
+                    triggers={topic: _outputs(records) for topic, records in triggers.items()},
+                    lineage=_outputs(lineage),
+                    dead_letters=_outputs(dead_letters),
+                ),
             ),
             *(f"in transit: {each}" for each in evaluation.in_transit),
         ]
