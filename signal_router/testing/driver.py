@@ -147,7 +147,7 @@ class Plant:
                 end = broker.end_offset(tp)
                 stable = broker.end_offset(tp, Isolation.READ_COMMITTED)
                 logs.records[tp], logs.uncommitted[tp] = records, uncommitted[tp]
-                logs.spans[tp] = Span(broker.start_offset(tp), end, end, stable)
+                logs.spans[tp] = Span(broker.start_offset(tp), end, end, stable, end)
         logs.next_offsets = {tp: NextOffsets(at, at) for tp, at in broker.committed(APP, self.inputs).items()}
         logs.commits = [
             _committed_offset(record) for record in broker.read_all(OFFSETS_PARTITION.topic)[OFFSETS_PARTITION]

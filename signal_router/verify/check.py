@@ -178,10 +178,7 @@ class _Check:
         for tp in self._partitions(self._names.changelog):
             fold = self._folds[tp.partition] = PartitionFold()
             fence = Fence()
-            if self._logs.span(tp).start > 0:
-                reason = f"changelog partition {tp.partition} does not begin at its start"
-                self._tally.lacks(reason, Invariant.TABLES, Invariant.CONSERVED)
-                self._tally.gaps.setdefault(LINEAGE, reason)
+            self._look_at(tp, LINEAGE, Invariant.TABLES, Invariant.CONSERVED)
             for record in self._logs.read(tp):
                 self._fenced(fence, tp, record)
                 key = record.key or b""
@@ -215,11 +212,9 @@ class _Check:
     def _read_lineage(self) -> None:
         for tp in self._partitions(self._names.lineage):
             span, fence = self._logs.span(tp), Fence()
-            if span.start > 0:
-                reason = f'lineage below offset {span.start} of "{tp.topic}" partition {tp.partition} is gone'
-                self._tally.gaps[LINEAGE] = reason
-                self._tally.lacks(reason, Invariant.LINEAGE)
-                self._no_matching(reason)
+            gap = self._look_at(tp, LINEAGE, Invariant.LINEAGE)
+            if gap is not None:
+                self._no_matching(gap)
             for record in self._logs.read(tp):
                 self._fenced(fence, tp, record)
                 if record.value is not None:
@@ -383,10 +378,7 @@ class _Check:
             self._shards.put(self._shard_of_trigger(read_document(written.value) or {}), written)
         for tp in self._partitions(*self._destinations):
             span, fence = self._logs.span(tp), Fence()
-            if span.start > 0:
-                reason = f'triggers below offset {span.start} of "{tp.topic}" partition {tp.partition} are gone'
-                self._tally.gaps[TRIGGERS] = reason
-                self._tally.lacks(reason, Invariant.COMPLETE, Invariant.UNIQUE, Invariant.LINEAGE)
+            self._look_at(tp, TRIGGERS, Invariant.COMPLETE, Invariant.UNIQUE, Invariant.LINEAGE)
             for record in self._logs.read(tp):
                 document = read_document(record.value) or {}
                 if tp.topic != self._names.triggers and not self._ours(document):
@@ -411,10 +403,7 @@ class _Check:
         definitions: Counter[int] = Counter()
         for tp in self._partitions(self._names.dead_letters):
             span, fence = self._logs.span(tp), Fence()
-            if span.start > 0:
-                reason = f"dead letters below offset {span.start} of partition {tp.partition} are gone"
-                self._tally.gaps[DEAD_LETTERS] = reason
-                self._tally.lacks(reason, Invariant.DEAD_LETTERS)
+            self._look_at(tp, DEAD_LETTERS, Invariant.DEAD_LETTERS)
             for record in self._logs.read(tp):
                 self._fenced(fence, tp, record)
                 letter = read_document(record.value) or {}
@@ -457,6 +446,19 @@ class _Check:
 
     # ---- what is missing
 
+    def _look_at(self, tp: TopicPartition, role: str, *invariants: Invariant) -> str | None:
+        """Says what of an output partition cannot be seen: what is gone from its start, what is hidden at its end."""
+        span = self._logs.span(tp)
+        if span.start > 0:
+            reason = f'records below offset {span.start} of "{tp.topic}" partition {tp.partition} are gone'
+        elif span.stable < span.begun:
+            reason = f'an open transaction hides the end of "{tp.topic}" partition {tp.partition}'
+        else:
+            return None
+        self._tally.gaps.setdefault(role, reason)
+        self._tally.lacks(reason, *invariants)
+        return reason
+
     def _no_matching(self, reason: str) -> None:
         self._matched = False
         self._tally.lacks(reason, *BY_MATCHING, *BY_ORDER)
@@ -485,10 +487,12 @@ class _Check:
             matched=self._matched,
             ordered=self._ordered,
             steady_times=self._steady_times,
+            whole=self._shards.count == 1,
             limits=self._limits or Limits(),
         )
         for shard in self._shards.shards():
             judge(shard, bench)
+            del shard  # or it would stay while the next one is loaded
         self.evaluation = bench.evaluation
         self._judge_doubtful(bench)
         self._judge_partitions(bench)
@@ -545,7 +549,7 @@ class _Check:
     def _judge_offsets(self) -> None:
         tally, logs = self._tally, self._logs
         for tp in self._partitions(*self._app.inputs, self._names.candidates):
-            after, end = logs.committed(tp).after, max(logs.span(tp).begun, logs.span(tp).stable)
+            after, end = logs.committed(tp).after, logs.span(tp).end
             tally.examined(Invariant.OFFSETS)
             if after is not None and after.offset > end:
                 tally.breaks(Invariant.OFFSETS, f"{_at(tp)}: next offset {after.offset} lies beyond the end {end}")

@@ -36,7 +36,7 @@ from signal_router.verify.tally import Tally
 DOUBTFUL = 1_000
 """The most positions that nothing matches which are looked up one by one."""
 
-SetName = tuple[int, str, str]
+_NOTHING = Evaluation((), (), (), (), (), (), (), (), 0, ())
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ class Bench:
     matched: bool
     ordered: bool
     steady_times: bool
+    whole: bool
     limits: Limits
     pending_counts: Counter[tuple[int, str]] = field(default_factory=Counter)
     doubtful: dict[CandidateName, str] = field(default_factory=dict)
@@ -355,7 +356,8 @@ def _judge_by_reference(shard: Shard, said: _Said, bench: Bench) -> None:
         default_topic=bench.app.names.triggers,
     )
     evaluation = evaluate_matched(evidence, shard.matched, whole=False)
-    bench.evaluation = evaluation
+    # Of one shard among others nobody wants more, and it would stay in memory beside the next.
+    bench.evaluation = evaluation if bench.whole else replace(_NOTHING, standings=evaluation.standings)
     tally = bench.tally
     tally.take(evaluation.violations)
     unfinished = _unfinished(said, bench)

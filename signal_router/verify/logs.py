@@ -29,13 +29,15 @@ class Span:
     """How far a partition goes.
 
     `start`: the first offset that can be read. `begun`: its read_uncommitted end when the check began. `sure`: what
-    lies below it was committed before the cut. `stable`: its read_committed end when the check ended.
+    lies below it was committed before the cut. `stable` and `end`: its read_committed and its read_uncommitted end once
+    the committed next offsets had been read for the last time.
     """
 
     start: int
     begun: int
     sure: int
     stable: int
+    end: int
 
 
 class NextOffsets(NamedTuple):
@@ -128,7 +130,7 @@ class HeldLogs:
             return given
         records = self.records.get(tp) or ()
         end = records[-1].offset + 1 if records else 0
-        return Span(0, end, end, end)
+        return Span(0, end, end, end, end)
 
     def read(self, tp: TopicPartition) -> Iterable[InputRecord]:
         """The committed records in order."""

@@ -416,7 +416,7 @@ class LiveCluster:
         )
         app = App(self.connection.app, self.group, names, self.inputs)
         logs = HeldLogs(app, dict.fromkeys(tps, ()), topic_ids={topic: self.topic_id(topic) for topic in topics})
-        logs.spans = {tp: Span(starts[tp], ends[tp], ends[tp], stable[tp]) for tp in tps}
+        logs.spans = {tp: Span(starts[tp], ends[tp], ends[tp], stable[tp], ends[tp]) for tp in tps}
         logs.records |= self._by_partition(topics, committed=True)
         if uncommitted:
             logs.uncommitted = self._by_partition([names.lineage, names.candidates], committed=False)

@@ -8,6 +8,8 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -18,9 +20,10 @@ from signal_router.model.documents import read_documents
 from signal_router.model.log import InputRecord, NextOffset, TopicPartition
 from signal_router.state.store import MemoryStore
 from signal_router.testing.driver import APP, MemoryWorker, Plant
-from signal_router.verify.check import check
+from signal_router.verify.check import check as check_logs
 from signal_router.verify.logs import HeldLogs, NextOffsets, StoredTable
 from signal_router.verify.report import Invariant, Report, Verdict
+from signal_router.verify.spool import Spool, SpooledShards
 from signal_router.verify.transactions import Struck
 
 DOCUMENTS = """
@@ -44,6 +47,7 @@ spec:
     - {alias: c, signal: C}
 """
 
+Checking = Callable[..., Report]
 HELD = set(Invariant) - {Invariant.STRUCK}
 
 
@@ -100,6 +104,15 @@ def logs(run: Run) -> HeldLogs:
     return run.plant.logs()
 
 
+@pytest.fixture(params=[0, 1, 3], ids=["held", "one file", "three files"])
+def check(request: pytest.FixtureRequest, tmp_path: Path) -> Checking:
+    """A check in memory, and one by shards on disk: both must say the same."""
+    if not request.param:
+        return check_logs
+    shards = partial(SpooledShards, spool=Spool(tmp_path), count=request.param, value_limit_bytes=256 * 1024)
+    return partial(check_logs, shards=shards)
+
+
 def find(logs: HeldLogs, topic: str, wanted: Callable[[InputRecord], bool]) -> tuple[TopicPartition, int]:
     """The first record of a topic that is wanted: its partition, and its place there."""
     for tp in [TopicPartition(topic, number) for number in logs.partitions(topic)]:
@@ -147,7 +160,7 @@ def of(report: Report, verdict: Verdict) -> set[Invariant]:
 # ---- what is as it should be
 
 
-def test_logs_that_are_as_they_should_be_hold(logs: HeldLogs) -> None:
+def test_logs_that_are_as_they_should_be_hold(logs: HeldLogs, check: Checking) -> None:
     report = check(logs)
 
     assert of(report, Verdict.HOLDS) == HELD, report.differences()
@@ -392,7 +405,10 @@ TAMPERED: Iterable[tuple[Callable[[HeldLogs], None], set[Invariant]]] = [
 
 @pytest.mark.parametrize(("tamper", "broken"), TAMPERED, ids=lambda each: getattr(each, "__name__", ""))
 def test_one_record_tampered_with_breaks_what_it_stands_for(
-    logs: HeldLogs, tamper: Callable[[HeldLogs], None], broken: set[Invariant]
+    logs: HeldLogs,
+    tamper: Callable[[HeldLogs], None],
+    broken: set[Invariant],
+    check: Checking,
 ) -> None:
     if tamper not in (change_store,):
         logs.tables = tuple
@@ -403,7 +419,7 @@ def test_one_record_tampered_with_breaks_what_it_stands_for(
     assert of(report, Verdict.BROKEN) == broken, report.violations()
 
 
-def test_an_order_against_that_of_a_signals_partition_is_broken(logs: HeldLogs) -> None:
+def test_an_order_against_that_of_a_signals_partition_is_broken(logs: HeldLogs, check: Checking) -> None:
     logs.tables = tuple
     swap_inputs(logs)
 
@@ -504,7 +520,9 @@ HOLES = [
 
 @pytest.mark.parametrize("hole", HOLES, ids=lambda each: each.__name__)
 def test_what_a_hole_hides_is_left_open_and_the_rest_judged(
-    logs: HeldLogs, hole: Callable[[HeldLogs], set[Invariant]]
+    logs: HeldLogs,
+    hole: Callable[[HeldLogs], set[Invariant]],
+    check: Checking,
 ) -> None:
     hidden = hole(logs)
 
@@ -515,7 +533,7 @@ def test_what_a_hole_hides_is_left_open_and_the_rest_judged(
     assert all(report[each].details for each in hidden)
 
 
-def test_a_newer_format_of_lineage_leaves_everything_open_that_is_not_judged_before(logs: HeldLogs) -> None:
+def test_a_newer_format_of_lineage_leaves_everything_open(logs: HeldLogs, check: Checking) -> None:
     at = lineage(logs, b"input/")
     put(logs, *at, with_fields(record_at(logs, at), format=2))
 
@@ -525,7 +543,7 @@ def test_a_newer_format_of_lineage_leaves_everything_open_that_is_not_judged_bef
     assert "format 2" in report[Invariant.COMPLETE].details[0]
 
 
-def test_another_prefix_is_no_clean_log(logs: HeldLogs) -> None:
+def test_another_prefix_is_no_clean_log(logs: HeldLogs, check: Checking) -> None:
     elsewhere = {TopicPartition(f"x-{tp.topic}", tp.partition): records for tp, records in logs.records.items()}
     unread = replace(logs, next_offsets={})
 
@@ -553,7 +571,10 @@ def test_another_prefix_is_no_clean_log(logs: HeldLogs) -> None:
     ids=lambda each: getattr(each, "__name__", ""),
 )
 def test_much_is_found_without_the_order_of_joining(
-    logs: HeldLogs, tamper: Callable[[HeldLogs], None], broken: set[Invariant]
+    logs: HeldLogs,
+    tamper: Callable[[HeldLogs], None],
+    broken: set[Invariant],
+    check: Checking,
 ) -> None:
     logs.tables = tuple
     write_no_inputs(logs)
@@ -567,11 +588,11 @@ def test_much_is_found_without_the_order_of_joining(
 # ---- faults
 
 
-def test_a_run_without_faults_proves_nothing_of_them(logs: HeldLogs) -> None:
+def test_a_run_without_faults_proves_nothing_of_them(logs: HeldLogs, check: Checking) -> None:
     assert check(logs, struck=Struck({}, {}))[Invariant.STRUCK].verdict is Verdict.UNJUDGED
 
 
-def test_a_fault_that_came_too_seldom_or_left_no_trace_is_named(logs: HeldLogs) -> None:
+def test_a_fault_that_came_too_seldom_or_left_no_trace_is_named(logs: HeldLogs, check: Checking) -> None:
     seldom = check(logs, struck=Struck({"kill": 2}, {"kill": 1}))[Invariant.STRUCK]
     untraced = check(logs, struck=Struck({"kill": 1}, {"kill": 1}))[Invariant.STRUCK]
 
@@ -579,7 +600,7 @@ def test_a_fault_that_came_too_seldom_or_left_no_trace_is_named(logs: HeldLogs) 
     assert untraced.details == ("no record of an aborted transaction stands on the outputs",)
 
 
-def test_an_abort_that_was_done_again_is_seen(logs: HeldLogs) -> None:
+def test_an_abort_that_was_done_again_is_seen(logs: HeldLogs, check: Checking) -> None:
     tp, place = lineage(logs, b"input/")
     record = logs.records[tp][place]
     logs.uncommitted[tp] = [changed(record, offset=record.offset - 0.5), *logs.uncommitted[tp]]  # type: ignore[list-item]
@@ -590,7 +611,7 @@ def test_an_abort_that_was_done_again_is_seen(logs: HeldLogs) -> None:
 # ---- while workers go on
 
 
-def test_what_was_written_behind_the_cut_breaks_nothing() -> None:
+def test_what_was_written_behind_the_cut_breaks_nothing(check: Checking) -> None:
     run = Run()
     plant = run.plant
     before = plant.logs()
