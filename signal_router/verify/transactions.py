@@ -16,12 +16,17 @@ REDOABLE = 100_000
 
 
 class Fence:
-    """Follows the transactions of one partition: within a slot incarnations never fall, nor numbers within one."""
+    """Follows the transactions of one partition: within a slot incarnations never fall, nor numbers within one.
 
-    __slots__ = ("_last", "_reached")
+    Numbers may fall once: two processes that began at once under one slot have the same incarnation, and the one that
+    goes on counts from 1. Should they write by turns, numbers fall again.
+    """
+
+    __slots__ = ("_last", "_reached", "_shared")
 
     def __init__(self) -> None:
         self._reached: dict[str, tuple[int, int]] = {}
+        self._shared: set[tuple[str, int]] = set()
         self._last: bytes | None = None
 
     def take(self, headers: Headers | None) -> str | None:
@@ -34,9 +39,15 @@ class Fence:
         if number < 0:
             return None  # a replay has no lives
         before = self._reached.get(slot, (0, 0))
-        self._reached[slot] = max(before, (incarnation, number))
-        if (incarnation, number) >= before:
-            return None
+        if (incarnation, number) < before:
+            if incarnation < before[0] or (slot, incarnation) in self._shared:
+                return self._behind(written, slot, before)
+            self._shared.add((slot, incarnation))
+        self._reached[slot] = (incarnation, number)
+        return None
+
+    @staticmethod
+    def _behind(written: bytes, slot: str, before: tuple[int, int]) -> str:
         return f"transaction {written.decode(errors='replace')} behind {slot}/{before[0]}/{before[1]}"
 
 
