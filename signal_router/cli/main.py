@@ -25,6 +25,7 @@ NOUNS = {
     "joins": "Lists what is pending and what it still waits for.",
     "dead-letters": "Lists, shows and replays dead letters.",
     "workers": "Lists workers and what they hold.",
+    "verify": "Checks what stands on the topics, invariant by invariant.",
     "demo": "Tells the whole story on a real Kafka in under a minute.",
 }
 """Each noun and its line in `--help`; its command is `cli` in signal_router/cli/<noun>.py, with `_` for `-`."""

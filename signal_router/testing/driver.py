@@ -40,16 +40,13 @@ from signal_router.state.restore import local_entries
 from signal_router.state.store import MemoryStore
 from signal_router.state.tables import PartitionTable
 from signal_router.testing.clock import ManualClock
+from signal_router.testing.memory_broker import OFFSETS_PARTITION
 from signal_router.testing.memory_log import Faults, Isolation, MemoryBroker, MemoryLog, MemoryMember, Unstable
-from signal_router.testing.reference import (
-    DefinitionRecord,
-    Evaluation,
-    Evidence,
-    SignalRecord,
-    compare,
-    evaluate,
-    evidence_from_lineage,
-)
+from signal_router.testing.reference import Evaluation, Evidence, evaluate
+from signal_router.verify.check import check, evaluate_and_check
+from signal_router.verify.logs import App, HeldLogs, NextOffsets, Span, StoredTable
+from signal_router.verify.report import Report
+from signal_router.verify.transactions import Struck
 
 Committed = Mapping[TopicPartition, NextOffset | None]
 TPs = frozenset[TopicPartition]
@@ -97,6 +94,7 @@ class Plant:
     faults: Faults = field(default_factory=Faults)
     happened: Counter[str] = field(default_factory=Counter)
     slots: set[str] = field(default_factory=set)
+    stores: dict[str, MemoryStore] = field(default_factory=dict)
     broker: MemoryBroker = field(init=False)
     names: TopicNames = field(init=False)
 
@@ -130,47 +128,49 @@ class Plant:
 
     def evaluate(self) -> tuple[Evaluation, list[str]]:
         """What the reference makes of the logs, and every difference between that and the topics."""
-        names = self.names
-        lineage = self._outputs(names.lineage)
-        views, inputs = evidence_from_lineage(lineage)
-        evaluation = evaluate(
-            Evidence(
-                app=APP,
-                definitions=[
-                    DefinitionRecord(each.offset, each.value)
-                    for each in self.broker.read_all(names.definitions)[TopicPartition(names.definitions, 0)]
-                ],
-                signals={
-                    (tp.topic, tp.partition): [
-                        SignalRecord(each.offset, each.timestamp, each.key, each.value, each.headers or ())
-                        for each in records
-                    ]
-                    for tp, records in self.broker.read_all(names.signals).items()
-                },
-                topic_ids={names.signals: str(self.broker.topic_id(names.signals))},
-                views=views,
-                inputs=inputs,
-                default_topic=names.triggers,
-            )
-        )
-        differences = [
-            *evaluation.violations,
-            *compare(
-                evaluation,
-                triggers={names.triggers: self._outputs(names.triggers)},
-                lineage=lineage,
-                dead_letters=self._outputs(names.dead_letters),
-            ),
-            *(f"in transit: {each}" for each in evaluation.in_transit),
-        ]
-        return evaluation, differences
+        report, evaluation = evaluate_and_check(self.logs())
+        differences = report.differences()
+        return evaluation or evaluate(Evidence(APP, (), {}, {}, {}, {})), differences
 
-    def _outputs(self, topic: str) -> list[tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]]:
-        return [
-            (each.key, each.value, tuple(each.headers or ()))
-            for records in self.broker.read_all(topic).values()
-            for each in records
+    def check(self, struck: Struck | None = None) -> Report:
+        """What a check says of the logs; with `struck` also whether the faults did."""
+        return check(self.logs(), struck=struck)
+
+    def logs(self) -> HeldLogs:
+        """The logs as they are now, for a check."""
+        names, broker = self.names, self.broker
+        logs = HeldLogs(App(APP, APP, names, (names.signals,)), {})
+        logs.topic_ids = {topic: str(broker.topic_id(topic)) for topic in broker.topics()}
+        for topic in broker.topics():
+            uncommitted = broker.read_all(topic, Isolation.READ_UNCOMMITTED)
+            for tp, records in broker.read_all(topic).items():
+                end = broker.end_offset(tp)
+                stable = broker.end_offset(tp, Isolation.READ_COMMITTED)
+                logs.records[tp], logs.uncommitted[tp] = records, uncommitted[tp]
+                logs.spans[tp] = Span(broker.start_offset(tp), end, end, stable, end)
+        logs.next_offsets = {tp: NextOffsets(at, at) for tp, at in broker.committed(APP, self.inputs).items()}
+        logs.commits = [
+            _committed_offset(record) for record in broker.read_all(OFFSETS_PARTITION.topic)[OFFSETS_PARTITION]
         ]
+        logs.tables = lambda: list(self._stored_tables())
+        return logs
+
+    def _stored_tables(self) -> Iterator[StoredTable]:
+        """The tables on disk that go as far as the changelog does."""
+        for slot, store in self.stores.items():
+            for number in range(self.candidates_partitions):
+                prefix = partition_prefix(number)
+                raw = store.get(prefix + LOCAL_POSITION)
+                local = None if raw is None else decode_local(raw)
+                changelog = self.broker.read_all(self.names.changelog)[TopicPartition(self.names.changelog, number)]
+                if local is not None and changelog and local.changelog_offset > changelog[-1].offset:
+                    entries = store.scan(prefix, partition_prefix(number + 1))
+                    yield StoredTable(slot, number, {key[len(prefix) :]: value for key, value in entries})
+
+
+def _committed_offset(record: InputRecord) -> tuple[TopicPartition, int]:
+    _, topic, partition = (record.key or b"").decode().rsplit("/", 2)
+    return TopicPartition(topic, int(partition)), int(record.value or b"-1")
 
 
 class _Found(NamedTuple):
@@ -207,6 +207,7 @@ class MemoryWorker:
         plant.slots.add(slot)
         self.incarnation = incarnation
         self.store = store or MemoryStore()
+        plant.stores[slot] = self.store
         self.mutants = mutants
         self.ended: str | None = None
         self.draining = False

@@ -6,7 +6,7 @@ where they do not.
 
     evidence = Evidence(app=…, definitions=…, signals=…, topic_ids=…, views=…, inputs=…)
     evaluation = evaluate(evidence)
-    discrepancies = [*evaluation.violations, *compare(evaluation, triggers=…, lineage=…, dead_letters=…)]
+    violations = [*evaluation.violations, *compare(evaluation, triggers=…, lineage=…, dead_letters=…)]
 
 `count_any_order` needs no order of joining; it holds where no signal fits two aliases of one set and nothing ends but
 by firing. The model itself is described in docs/model.md.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from signal_router.testing.reference_compare import compare
 from signal_router.testing.reference_definitions import Definitions, Match
@@ -35,6 +35,7 @@ from signal_router.testing.reference_signals import Signal, read_signal
 from signal_router.testing.reference_types import (
     BadRecord,
     CandidateInput,
+    CandidateName,
     DefinitionRecord,
     EndedCandidate,
     Evaluation,
@@ -46,17 +47,23 @@ from signal_router.testing.reference_types import (
     MarkInput,
     PendingCandidate,
     Position,
+    RememberedIdentity,
     SignalRecord,
+    Standing,
     View,
     ViewInput,
+    Violation,
 )
 from signal_router.testing.reference_values import UnreadableError
+from signal_router.verify.report import Invariant
 
 __all__ = [
     "TRIGGER_ID_NAMESPACE",
     "BadRecord",
     "CandidateInput",
+    "CandidateName",
     "DefinitionRecord",
+    "Definitions",
     "EndedCandidate",
     "Evaluation",
     "Evidence",
@@ -65,29 +72,39 @@ __all__ = [
     "Input",
     "Limits",
     "MarkInput",
+    "Matched",
     "PendingCandidate",
     "Position",
+    "RememberedIdentity",
     "SignalRecord",
+    "Standing",
     "View",
     "ViewInput",
+    "Violation",
     "compare",
     "count_any_order",
     "evaluate",
+    "evaluate_matched",
     "evidence_from_lineage",
     "lineage_key",
     "matched_candidates",
     "read_input",
+    "revision_at",
 ]
-
-CandidateName: TypeAlias = tuple[Position, str, str]
-"""Position, subscription id, join key hash: a candidate has one outcome."""
 
 
 def evaluate(evidence: Evidence) -> Evaluation:
     """Evaluates the whole contract. Pure; the same evidence gives the same evaluation."""
-    definitions = Definitions(evidence.definitions)
-    matched = _match_all(evidence, definitions)
-    outcome = _Outcome(violations=order_violations(evidence, definitions, matched.candidates))
+    return evaluate_matched(evidence, _match_all(evidence, Definitions(evidence.definitions)))
+
+
+def evaluate_matched(evidence: Evidence, matched: Matched, *, whole: bool = True) -> Evaluation:
+    """The same of signals that have been matched; `evidence.signals` and `evidence.views` are not looked at.
+
+    Without `whole` it is a part of all join sets, with all marks and views but only their own candidates.
+    """
+    definitions = matched.definitions
+    outcome = _Outcome(violations=order_violations(evidence, definitions, matched.candidates, whole=whole))
     for partition, inputs in sorted(evidence.inputs.items()):
         _evaluate_partition(partition, inputs, evidence, matched, outcome)
     return Evaluation(
@@ -105,6 +122,8 @@ def evaluate(evidence: Evidence) -> Evaluation:
         ignored_definitions=tuple(definitions.ignored),
         tombstones=matched.tombstones,
         violations=tuple(outcome.violations),
+        remembered=tuple(outcome.remembered),
+        standings=outcome.standings,
     )
 
 
@@ -160,7 +179,7 @@ def count_any_order(
 
 
 @dataclass(slots=True)
-class _Matched:
+class Matched:
     """What stage 1 must give: all candidates, in the order of each signals partition."""
 
     definitions: Definitions
@@ -168,52 +187,63 @@ class _Matched:
     dead_letters: list[BadRecord] = field(default_factory=list)
     tombstones: int = 0
 
+    def take(
+        self, record: SignalRecord, position: Position, topic_id: str, revision: int, value_limit_bytes: int
+    ) -> list[CandidateName]:
+        """Matches a record; returns the candidates it gave."""
+        try:
+            signal = read_signal(record, position, topic_id, value_limit_bytes)
+        except UnreadableError as error:
+            self.dead_letters.append(BadRecord(position, str(error)))
+            return []
+        if signal is None:
+            self.tombstones += 1
+            return []
+        found = []
+        for match in self.definitions.matches(signal, revision):
+            name = (position, match.document.id, match.key_hash)
+            self.candidates[name] = (signal, match)
+            found.append(name)
+        return found
+
 
 @dataclass(slots=True)
 class _Outcome:
     """What the partitions have given so far."""
 
-    violations: list[str]
+    violations: list[Violation]
     triggers: list[ExpectedTrigger] = field(default_factory=list)
     undelivered: list[ExpectedTrigger] = field(default_factory=list)
     ended: list[EndedCandidate] = field(default_factory=list)
     pending: list[PendingCandidate] = field(default_factory=list)
     taken: set[CandidateName] = field(default_factory=set)
+    remembered: list[RememberedIdentity] = field(default_factory=list)
+    standings: dict[int, Standing] = field(default_factory=dict)
 
 
-def _match_all(evidence: Evidence, definitions: Definitions) -> _Matched:
-    matched = _Matched(definitions)
+def _match_all(evidence: Evidence, definitions: Definitions) -> Matched:
+    matched = Matched(definitions)
     for (topic, partition), records in sorted(evidence.signals.items()):
         views = evidence.views.get((topic, partition), ())
         for record in records:
-            revision = _revision_at(views, record.offset)
-            if revision is None:
-                continue  # before the first view the partition was not read
-            position = Position(topic, partition, record.offset)
-            try:
-                signal = read_signal(record, position, evidence.topic_ids[topic], evidence.value_limit_bytes)
-            except UnreadableError as error:
-                matched.dead_letters.append(BadRecord(position, str(error)))
-                continue
-            if signal is None:
-                matched.tombstones += 1
-                continue
-            for match in definitions.matches(signal, revision):
-                matched.candidates[position, match.document.id, match.key_hash] = (signal, match)
+            revision = revision_at(views, record.offset)
+            if revision is not None:  # before the first view the partition was not read
+                position = Position(topic, partition, record.offset)
+                matched.take(record, position, evidence.topic_ids[topic], revision, evidence.value_limit_bytes)
     return matched
 
 
-def _revision_at(views: Iterable[View], offset: int) -> int | None:
-    """The definitions revision with which a record was matched."""
+def revision_at(views: Iterable[View], offset: int) -> int | None:
+    """The definitions revision with which a record was matched; None before the first view."""
     begun = [view for view in views if view.from_offset <= offset]
     return max(begun).revision if begun else None
 
 
 def _evaluate_partition(
     partition: int,
-    inputs: Sequence[Input],
+    inputs: Iterable[Input],
     evidence: Evidence,
-    matched: _Matched,
+    matched: Matched,
     outcome: _Outcome,
 ) -> None:
     joins = Partition(matched.definitions, evidence.limits)
@@ -227,6 +257,11 @@ def _evaluate_partition(
                 _take(each, partition, joins, matched, outcome)
             case _:
                 assert_never(each)
+    outcome.standings[partition] = Standing(joins.revision, joins.announced)
+    outcome.remembered.extend(
+        RememberedIdentity(partition, *known.set_name, known.identity, known.position, known.forget_at)
+        for known in joins.remembered
+    )
     outcome.ended.extend(ended_candidate(ended, partition) for ended in joins.ended)
     for firing in joins.fired:
         trigger = trigger_of(firing, partition, evidence)
@@ -253,17 +288,18 @@ def _evaluate_partition(
         )
 
 
-def _take(given: CandidateInput, partition: int, joins: Partition, matched: _Matched, outcome: _Outcome) -> None:
+def _take(given: CandidateInput, partition: int, joins: Partition, matched: Matched, outcome: _Outcome) -> None:
     """Takes a candidate, unless it is unexpected, taken before, or was decided under an older view than its own."""
     name = (given.position, given.subscription, given.join_key_hash)
     where = f"candidates partition {partition}, sequence {given.sequence}: {_shown(name)}"
     if name not in matched.candidates:
-        outcome.violations.append(f"{where} is matched by nothing")
+        outcome.violations.append(Violation(Invariant.CONSERVED, f"{where} is matched by nothing"))
     elif name in outcome.taken:
-        outcome.violations.append(f"{where} was taken before")
+        outcome.violations.append(Violation(Invariant.ONE_OUTCOME, f"{where} was taken before"))
     elif joins.revision < given.revision:
         outcome.taken.add(name)
-        outcome.violations.append(f"{where} of revision {given.revision} was decided under revision {joins.revision}")
+        stale = f"{where} of revision {given.revision} was decided under revision {joins.revision}"
+        outcome.violations.append(Violation(Invariant.SOUND, stale))
     else:
         outcome.taken.add(name)
         joins.take_candidate(given, *matched.candidates[name])

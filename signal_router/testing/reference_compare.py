@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from signal_router.testing.reference_evidence import Output
 from signal_router.testing.reference_outputs import lineage_key
-from signal_router.testing.reference_types import EndedCandidate, Evaluation, ExpectedTrigger
+from signal_router.testing.reference_types import EndedCandidate, Evaluation, ExpectedTrigger, Headers, Violation
 from signal_router.testing.reference_values import Json, UnreadableError, canonical, read_json
+from signal_router.verify.report import Invariant
+
+TRIGGERS, LINEAGE, DEAD_LETTERS = "triggers", "lineage", "dead letters"
+"""The roles of the topics on which something may be absent."""
 
 
 def compare(
@@ -17,13 +21,13 @@ def compare(
     triggers: Mapping[str, Sequence[Output]],
     lineage: Sequence[Output],
     dead_letters: Sequence[Output],
-) -> list[str]:
+) -> list[Violation]:
     """Lists every difference between topics and evaluation; empty means that they agree.
 
     `triggers` maps each destination to its read_committed records; `lineage` and `dead_letters` are those topics'
     records, lineage compacted or not. Headers other than the CloudEvents ones and `content-type` are not compared,
-    nor is `ended_at`. Lineage of other kinds (`view/…`, `input/…`), and of candidates that fired (written by
-    `lineage: all`), is allowed.
+    nor is `ended_at`. An undeliverable trigger may stand on its topic once, as a replay. Lineage of other kinds
+    (`view/…`, `input/…`), and of candidates that fired (written by `lineage: all`), is allowed.
     """
     return [
         *_compare_triggers(evaluation, triggers),
@@ -33,82 +37,92 @@ def compare(
     ]
 
 
-def _compare_triggers(evaluation: Evaluation, topics: Mapping[str, Sequence[Output]]) -> Iterator[str]:
+def _compare_triggers(evaluation: Evaluation, topics: Mapping[str, Sequence[Output]]) -> Iterator[Violation]:
     expected = {_firing(trigger.value): trigger for trigger in evaluation.triggers}
+    replayable = {_firing(trigger.value): trigger for trigger in evaluation.undelivered}
     seen: Counter[str] = Counter()
     for topic, records in topics.items():
         for key, value, headers in records:
             actual = _document(value)
             if actual is None:
-                yield f'a record of topic "{topic}" is no JSON object'
+                yield Violation(Invariant.SOUND, f'a record of topic "{topic}" is no JSON object')
                 continue
             firing = _firing(actual)
             seen[firing] += 1
-            if firing not in expected:
-                yield f'trigger {_shown(actual)} on "{topic}" is not expected'
+            trigger = expected.get(firing) or (replayable.get(firing) if _replayed(headers) else None)
+            if trigger is None:
+                yield Violation(Invariant.SOUND, f'trigger {_shown(actual)} on "{topic}" is not expected')
                 continue
-            trigger = expected[firing]
             name = f"trigger {_shown(actual)}"
             if topic != trigger.topic:
-                yield f'{name} is on "{topic}", not on "{trigger.topic}"'
+                yield Violation(Invariant.SOUND, f'{name} is on "{topic}", not on "{trigger.topic}"')
             if key != trigger.key.encode():
-                yield f"{name} has the key {key!r}, not {trigger.key}"
-            yield from _differences(name, _in_form(trigger.value, actual), actual)
+                yield Violation(Invariant.SOUND, f"{name} has the key {key!r}, not {trigger.key}")
+            yield from _differences(Invariant.SOUND, name, _in_form(trigger.value, actual), actual)
             carried = dict(headers)
             for header, text in trigger.headers.items():
                 if carried.get(header) != text.encode():
-                    yield f"{name} has the header {header}: {carried.get(header)!r}, not {text!r}"
+                    stands = f"{name} has the header {header}: {carried.get(header)!r}, not {text!r}"
+                    yield Violation(Invariant.SOUND, stands)
     for firing, trigger in expected.items():
         if seen[firing] == 0:
-            yield f"trigger {_shown(trigger.value)} is missing"
-        elif seen[firing] > 1:
-            yield f"trigger {_shown(trigger.value)} stands there {seen[firing]} times"
+            yield Violation(Invariant.COMPLETE, f"trigger {_shown(trigger.value)} is missing", TRIGGERS)
+    for firing, trigger in {**expected, **replayable}.items():
+        if seen[firing] > 1:
+            stands = f"trigger {_shown(trigger.value)} stands there {seen[firing]} times"
+            yield Violation(Invariant.UNIQUE, stands)
 
 
-def _compare_trigger_lineage(evaluation: Evaluation, lineage: Sequence[Output]) -> Iterator[str]:
+def _compare_trigger_lineage(evaluation: Evaluation, lineage: Sequence[Output]) -> Iterator[Violation]:
     expected: dict[str, list[ExpectedTrigger]] = {}
     for trigger in evaluation.triggers:
         expected.setdefault(f"trigger/{trigger.trigger_id}", []).append(trigger)
-    actual = _by_key(lineage, b"trigger/")
+    actual, replayed = _by_key(lineage, b"trigger/"), _by_key(_replays(lineage), b"trigger/")
+    for trigger in evaluation.undelivered:
+        if f"trigger/{trigger.trigger_id}" in replayed:
+            expected.setdefault(f"trigger/{trigger.trigger_id}", []).append(trigger)
     for key in sorted(expected.keys() | actual.keys()):
         written, wanted = actual.get(key, []), expected.get(key, [])
         if not wanted:
-            yield f"lineage {key} is not expected"
+            yield Violation(Invariant.LINEAGE, f"lineage {key} is not expected")
         elif not written:
-            yield f"lineage {key} is missing"
+            yield Violation(Invariant.LINEAGE, f"lineage {key} is missing", LINEAGE)
         elif len(written) > len(wanted):
-            yield f"lineage {key} stands there {len(written)} times"
+            yield Violation(Invariant.LINEAGE, f"lineage {key} stands there {len(written)} times")
         else:  # the same set may fire again after the horizon; compaction keeps the last
             for value, trigger in zip(written, wanted[-len(written) :], strict=True):
                 document = _document(value)
-                yield from _differences(f"lineage {key}", _in_form(trigger.lineage, document or {}), document)
+                form = _in_form(trigger.lineage, document or {})
+                yield from _differences(Invariant.LINEAGE, f"lineage {key}", form, document)
 
 
-def _compare_signal_lineage(evaluation: Evaluation, lineage: Sequence[Output]) -> Iterator[str]:
+def _compare_signal_lineage(evaluation: Evaluation, lineage: Sequence[Output]) -> Iterator[Violation]:
     ended = {_key_of(candidate): candidate for candidate in evaluation.ended}
     actual = _by_key(lineage, b"signal/")
     for key in sorted(ended.keys() | actual.keys()):
         written, candidate = actual.get(key, []), ended.get(key)
         wanted = None if candidate is None else candidate.lineage
         if candidate is None:
-            yield f"lineage {key} is not expected"
+            yield Violation(Invariant.ONE_OUTCOME, f"lineage {key} is not expected")
         elif wanted is None:
             for value in written:
-                document = _document(value) or {}
-                if document.get("outcome") != "fired":
-                    yield f"lineage {key} says {document.get('outcome')}, but the candidate fired"
+                outcome = (_document(value) or {}).get("outcome")
+                if outcome != "fired":
+                    said = f"lineage {key} says {outcome}, but the candidate fired"
+                    yield Violation(Invariant.ONE_OUTCOME, said)
         elif not written:
-            yield f"lineage {key} is missing: {candidate.outcome}, {candidate.reason}"
+            text = f"lineage {key} is missing: {candidate.outcome}, {candidate.reason}"
+            yield Violation(Invariant.CONSERVED, text, LINEAGE)
         elif len(written) > 1:
-            yield f"lineage {key} stands there {len(written)} times"
+            yield Violation(Invariant.ONE_OUTCOME, f"lineage {key} stands there {len(written)} times")
         else:
             found = _document(written[0])
             if found is not None:
                 found.pop("ended_at", None)
-            yield from _differences(f"lineage {key}", wanted, found)
+            yield from _differences(Invariant.ONE_OUTCOME, f"lineage {key}", wanted, found)
 
 
-def _compare_dead_letters(evaluation: Evaluation, records: Sequence[Output]) -> Iterator[str]:
+def _compare_dead_letters(evaluation: Evaluation, records: Sequence[Output]) -> Iterator[Violation]:
     expected = Counter(
         [
             *(("signal", "/".join(map(str, bad.position))) for bad in evaluation.dead_letters),
@@ -123,7 +137,9 @@ def _compare_dead_letters(evaluation: Evaluation, records: Sequence[Output]) -> 
             actual[kind, (key or b"").decode(errors="replace")] += 1
     for name in sorted(expected.keys() | actual.keys()):
         if expected[name] != actual[name]:
-            yield f"dead letter {name[0]} {name[1]}: {actual[name]} found, {expected[name]} expected"
+            text = f"dead letter {name[0]} {name[1]}: {actual[name]} found, {expected[name]} expected"
+            absent = DEAD_LETTERS if actual[name] < expected[name] else None
+            yield Violation(Invariant.DEAD_LETTERS, text, absent)
 
 
 def _by_key(records: Sequence[Output], prefix: bytes) -> dict[str, list[bytes | None]]:
@@ -160,17 +176,29 @@ def _in_form(expected: Mapping[str, Json], actual: Mapping[str, Json]) -> Mappin
     return {**expected, "signals": bare, "by_position": True}
 
 
-def _differences(name: str, expected: Mapping[str, Json], actual: Mapping[str, Json] | None) -> Iterator[str]:
+def _replayed(headers: Headers) -> bool:
+    """Whether `dead-letters replay` wrote a record."""
+    return (dict(headers).get("sr_txn") or b"").startswith(b"replay/")
+
+
+def _replays(records: Sequence[Output]) -> list[Output]:
+    return [record for record in records if _replayed(record[2])]
+
+
+def _differences(
+    invariant: Invariant, name: str, expected: Mapping[str, Json], actual: Mapping[str, Json] | None
+) -> Iterator[Violation]:
     if actual is None:
-        yield f"{name} is no JSON object"
+        yield Violation(invariant, f"{name} is no JSON object")
         return
     for field in sorted(expected.keys() | actual.keys()):
         if field not in actual:
-            yield f"{name} lacks {field}"
+            yield Violation(invariant, f"{name} lacks {field}")
         elif field not in expected:
-            yield f"{name} has the field {field}, which is not expected"
+            yield Violation(invariant, f"{name} has the field {field}, which is not expected")
         elif canonical(expected[field]) != canonical(actual[field]):
-            yield f"{name} has {field} {canonical(actual[field])}, not {canonical(expected[field])}"
+            stands = f"{name} has {field} {canonical(actual[field])}, not {canonical(expected[field])}"
+            yield Violation(invariant, stands)
 
 
 def _document(value: bytes | None) -> dict[str, Json] | None:

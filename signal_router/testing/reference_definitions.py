@@ -21,6 +21,9 @@ from signal_router.testing.reference_values import (
     type_of,
 )
 
+VIEWS = 64
+"""So many views are kept sorted by signal name."""
+
 DEFAULT_WITHIN = "7d"
 DEFAULT_DEDUPE = "14d"
 
@@ -108,6 +111,11 @@ class Definitions:
         """All subscription ids, in order."""
         return sorted(self._documents)
 
+    def documents(self) -> Iterator[Document]:
+        """Every document that can be read, of each subscription in the order of revisions."""
+        for identity in self.ids():
+            yield from self._documents[identity]
+
     def matches(self, signal: Signal, revision: int) -> Iterator[Match]:
         """All candidates that a signal gives under a revision."""
         for document in self._listening(signal.name, revision):
@@ -115,6 +123,8 @@ class Definitions:
 
     def _listening(self, name: str, revision: int) -> list[Document]:
         if revision not in self._by_signal:
+            if len(self._by_signal) >= VIEWS:
+                self._by_signal.clear()
             listening: dict[str, list[Document]] = {}
             for subscription in self.ids():
                 document = self.in_force(subscription, revision)

@@ -84,6 +84,7 @@ class Partition:
         self._announced: dict[str, int] = {}
         self._remembered: dict[tuple[tuple[str, str], str], Remembered] = {}
         self._sets: dict[tuple[str, str], list[Pending]] = {}
+        self._next_due: int | None = None
         self.revision = -1
         self.ended: list[Ended] = []
         self.fired: list[Firing] = []
@@ -105,6 +106,11 @@ class Partition:
         if not self._inputs or self._inputs - self._announced.keys():
             return None
         return min(self._announced.values())
+
+    @property
+    def announced(self) -> dict[str, int]:
+        """The largest time announced for each input; −1 where none has been."""
+        return {name: self._announced.get(name, -1) for name in sorted(self._inputs)}
 
     def take_candidate(self, given: CandidateInput, signal: Signal, match: Match) -> None:
         """Decides on a candidate: refused, duplicate, fired, or pending, and what its arrival ends."""
@@ -133,12 +139,14 @@ class Partition:
             self._inputs.discard(name)
             self._announced.pop(name, None)
         clock = self.clock
-        if clock is None:
-            return
+        if clock is None or self._next_due is None or clock <= self._next_due:
+            return  # nothing is due: most marks, each of which would go through everything
         due = [pending for pending in self.pending if clock > pending.deadline]
         for pending in sorted(due, key=lambda pending: (pending.deadline, pending.taken.sequence)):
             self._end_pending(pending, "expired", "within")
         self._remembered = {name: known for name, known in self._remembered.items() if clock <= known.forget_at}
+        times = [*(each.deadline for each in self.pending), *(each.forget_at for each in self.remembered)]
+        self._next_due = min(times, default=None)
 
     def take_view(self, view: ViewInput) -> None:
         """Decides with newer definitions from here on; ends the sets of what was deleted or reshaped."""
@@ -178,6 +186,7 @@ class Partition:
             self._end(arriving, "expired", "within")
         else:
             self._sets.setdefault(arriving.set_name, []).append(Pending(arriving, deadline))
+            self._look_at(deadline)
 
     def _fire(self, arriving: Taken, bound: dict[str, Taken], document: Document) -> None:
         consumed = {taken.sequence for taken in bound.values()}
@@ -218,10 +227,14 @@ class Partition:
     def _remember(self, taken: Taken, document: Document) -> None:
         """Remembers an identity that ends now, for the horizon in force now."""
         ended_at = taken.recorded_at if self.clock is None else max(self.clock, taken.recorded_at)
-        signal = taken.signal
+        signal, forget_at = taken.signal, ended_at + document.dedupe_ms
         self._remembered[taken.set_name, signal.identity] = Remembered(
-            taken.set_name, signal.identity, signal.content, signal.position, ended_at + document.dedupe_ms
+            taken.set_name, signal.identity, signal.content, signal.position, forget_at
         )
+        self._look_at(forget_at)
+
+    def _look_at(self, due: int) -> None:
+        self._next_due = due if self._next_due is None else min(due, self._next_due)
 
     def _end_pending(self, pending: Pending, outcome: str, reason: str, cause: Position | None = None) -> None:
         taken = pending.taken

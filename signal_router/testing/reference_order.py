@@ -11,20 +11,29 @@ from itertools import pairwise
 
 from signal_router.testing.reference_definitions import Definitions, Match
 from signal_router.testing.reference_signals import Signal
-from signal_router.testing.reference_types import CandidateInput, Evidence, Position
+from signal_router.testing.reference_types import CandidateInput, CandidateName, Evidence, Violation
+from signal_router.verify.report import Invariant
 
 
 def order_violations(
-    evidence: Evidence, definitions: Definitions, matched: Mapping[tuple[Position, str, str], tuple[Signal, Match]]
-) -> list[str]:
-    """Lists where the evidence contradicts the logs or itself; evaluating finds what is taken twice or unmatched."""
-    return [
-        *_numbers(evidence),
-        *_order_of_signals(evidence),
-        *_one_partition_per_set(evidence),
-        *_left_behind(evidence, matched),
-        *_other_definitions(evidence, definitions, matched),
-    ]
+    evidence: Evidence,
+    definitions: Definitions,
+    matched: Mapping[CandidateName, tuple[Signal, Match]],
+    *,
+    whole: bool,
+) -> list[Violation]:
+    """Lists where the evidence contradicts the logs or itself; evaluating finds what is taken twice or unmatched.
+
+    Without `whole` what only the inputs of all sets show is left out.
+    """
+    found = {
+        Invariant.ORDER: [*_one_partition_per_set(evidence)],
+        Invariant.SOUND: [*_other_definitions(evidence, definitions, matched)],
+    }
+    if whole:
+        found[Invariant.ORDER] += [*_numbers(evidence), *_order_of_signals(evidence)]
+        found[Invariant.CONSERVED] = [*_left_behind(evidence, matched)]
+    return [Violation(invariant, text) for invariant, texts in found.items() for text in texts]
 
 
 def _candidates(evidence: Evidence) -> Iterator[tuple[int, CandidateInput]]:
@@ -67,9 +76,7 @@ def _one_partition_per_set(evidence: Evidence) -> Iterator[str]:
             yield f"{_where(partition, given)}: other candidates of its set are in partition {home}"
 
 
-def _left_behind(
-    evidence: Evidence, matched: Mapping[tuple[Position, str, str], tuple[Signal, Match]]
-) -> Iterator[str]:
+def _left_behind(evidence: Evidence, matched: Mapping[CandidateName, tuple[Signal, Match]]) -> Iterator[str]:
     """Candidates that were overtaken by a later one of the same signals partition are lost, not in transit."""
     homes: dict[tuple[str, str], int] = {}
     reached: dict[tuple[int, str, int], int] = {}
@@ -91,7 +98,7 @@ def _left_behind(
 def _other_definitions(
     evidence: Evidence,
     definitions: Definitions,
-    matched: Mapping[tuple[Position, str, str], tuple[Signal, Match]],
+    matched: Mapping[CandidateName, tuple[Signal, Match]],
 ) -> Iterator[str]:
     for partition, given in _candidates(evidence):
         found = matched.get((given.position, given.subscription, given.join_key_hash))

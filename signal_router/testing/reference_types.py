@@ -7,11 +7,12 @@ while each signals partition was matched (lineage `view/…`), and the order of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from signal_router.testing.reference_values import Json
+from signal_router.verify.report import Invariant
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 
@@ -26,6 +27,25 @@ class Position(NamedTuple):
     def as_json(self) -> dict[str, Json]:
         """Writes it as triggers and lineage do."""
         return {"topic": self.topic, "partition": self.partition, "offset": self.offset}
+
+
+CandidateName: TypeAlias = tuple[Position, str, str]
+"""Position, subscription id, join key hash: a candidate has one outcome."""
+
+
+class Violation(NamedTuple):
+    """Where logs and evaluation differ, and which invariant that breaks.
+
+    `absent` names the role of the topic on which something was looked for and not found: where that topic is not there
+    in full, nothing is broken.
+    """
+
+    invariant: Invariant
+    text: str
+    absent: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.invariant.value}: {self.text}"
 
 
 class DefinitionRecord(NamedTuple):
@@ -100,8 +120,9 @@ class Evidence:
 
     `signals` holds, per (topic, partition), the records below the next offset up to which the evaluation is to go, in
     order of offset; `topic_ids` the UUIDs of their topics, as Kafka writes them. `inputs` maps a candidates partition
-    to its decision inputs in order. `undeliverable` maps the id of each trigger that went to the dead letters to the
-    reason (`destination` or `size`): what a broker takes cannot be derived, so it is given.
+    to its decision inputs in order, and is gone through more than once. `undeliverable` maps the id of each trigger
+    that went to the dead letters to the reason (`destination` or `size`): what a broker takes cannot be derived, so it
+    is given.
     """
 
     app: str
@@ -109,7 +130,7 @@ class Evidence:
     signals: Mapping[tuple[str, int], Sequence[SignalRecord]]
     topic_ids: Mapping[str, str]
     views: Mapping[tuple[str, int], Sequence[View]]
-    inputs: Mapping[int, Sequence[Input]]
+    inputs: Mapping[int, Iterable[Input]]
     limits: Limits = Limits()
     undeliverable: Mapping[str, str] = field(default_factory=dict)
     default_topic: str = "triggers"
@@ -185,6 +206,28 @@ class PendingCandidate:
 
 
 @dataclass(frozen=True, slots=True)
+class RememberedIdentity:
+    """An identity that has ended and joins no more until the clock is beyond `forget_at`."""
+
+    partition: int
+    subscription: str
+    key_text: str
+    identity: str
+    position: Position
+    forget_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a candidates partition stands: the view it decides with, and the largest time announced for each signals
+    partition (−1 where none has been).
+    """
+
+    revision: int
+    announced: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class BadRecord:
     """A record of a signals topic that must be among the dead letters; `problem` says why in the reference's words."""
 
@@ -198,7 +241,8 @@ class Evaluation:
 
     `violations` lists where the evidence itself breaks a rule: a candidate that nothing matches, one taken twice, one
     lost on its way, an order that does not extend that of a signals partition. `in_transit` are candidates that no
-    input has taken yet. `ignored_definitions` are the revisions of documents that cannot be read.
+    input has taken yet. `ignored_definitions` are the revisions of documents that cannot be read. `remembered` and
+    `standings` are what the candidates partitions know at the end.
     """
 
     triggers: tuple[ExpectedTrigger, ...]
@@ -210,4 +254,6 @@ class Evaluation:
     dead_letters: tuple[BadRecord, ...]
     ignored_definitions: tuple[int, ...]
     tombstones: int
-    violations: tuple[str, ...]
+    violations: tuple[Violation, ...]
+    remembered: tuple[RememberedIdentity, ...] = ()
+    standings: Mapping[int, Standing] = field(default_factory=dict)

@@ -97,6 +97,17 @@ class Report:
             for detail in each.details
         ]
 
+    def differences(self) -> list[str]:
+        """Every violation, and every reason why something cannot be judged but that nothing of its kind happened."""
+        open_ends = [
+            f"{each.invariant.value}: cannot judge: {detail}"
+            for each in self.findings
+            if each.verdict is Verdict.UNJUDGED
+            for detail in each.details
+            if detail != NOTHING
+        ]
+        return [*self.violations(), *open_ends]
+
     def as_json(self) -> list[Mapping[str, object]]:
         """One object per finding: {invariant, meaning, verdict, examined, details, more}."""
         return [
@@ -112,6 +123,7 @@ class Report:
         ]
 
 
+NOTHING = "there is nothing to judge it by"
 SHOWN = 20
 """So many details of one invariant are kept."""
 
@@ -127,7 +139,7 @@ def finding(invariant: Invariant, violations: Iterable[str], *, examined: int, u
     if missing:
         return Finding(invariant, Verdict.UNJUDGED, examined, missing, more)
     if not examined:
-        return Finding(invariant, Verdict.UNJUDGED, 0, ("there is nothing to judge it by",))
+        return Finding(invariant, Verdict.UNJUDGED, 0, (NOTHING,))
     return Finding(invariant, Verdict.HOLDS, examined)
 
 

@@ -25,22 +25,24 @@ from confluent_kafka.admin import (
 )
 
 from signal_router.kafka.admin_client import connect
-from signal_router.kafka.offsets import committed_offsets, end_offsets
+from signal_router.kafka.offsets import committed_offsets, end_offsets, stable_ends, start_offsets
 from signal_router.kafka.settings import Connection
 from signal_router.kafka.topic_changes import apply_topics, wanted_topics
 from signal_router.kafka.topics import TopicNames, load_topics, resolve
 from signal_router.model.definitions import Definition, definition, definition_key, deletion, encode_definition
 from signal_router.model.documents import read_documents
-from signal_router.model.log import TopicPartition
-from signal_router.testing.reference import (
-    DefinitionRecord,
-    Evaluation,
-    Evidence,
-    SignalRecord,
-    compare,
-    evaluate,
-    evidence_from_lineage,
-)
+from signal_router.model.log import InputRecord, TopicPartition
+from signal_router.runtime.app import STORE_FOLDER
+from signal_router.runtime.positions import decode_local
+from signal_router.state.keys import LOCAL_POSITION, partition_prefix
+from signal_router.state.rocks import RocksStore
+from signal_router.testing.reference import Evaluation
+from signal_router.verify.check import evaluate_and_check
+from signal_router.verify.consumer_offsets import TOPIC as OFFSETS
+from signal_router.verify.consumer_offsets import committed_offset, partition_of_group
+from signal_router.verify.logs import App, HeldLogs, NextOffsets, Span, StoredTable
+from signal_router.verify.report import Report
+from signal_router.verify.transactions import Struck
 
 RUNNER = Path(__file__).with_name("harness_worker.py")
 
@@ -98,16 +100,27 @@ class Read:
 
 @dataclass(slots=True)
 class Proof:
-    """What stands on the topics, and what the reference evaluation makes of the same signals."""
+    """What stands on the topics, what a check says of it, and what the reference makes of the same signals."""
 
-    evaluation: Evaluation
+    report: Report
+    judged: Evaluation | None
     triggers: list[Read]
     lineage: list[Read]
     dead_letters: list[Read]
-    discrepancies: list[str]
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What the reference makes of the signals; fails where it could make nothing of them."""
+        assert self.judged is not None, self.discrepancies
+        return self.judged
+
+    @property
+    def discrepancies(self) -> list[str]:
+        """Every violation, and whatever could not be judged though something of its kind happened."""
+        return self.report.differences()
 
     def hold(self) -> None:
-        """Fails with the first differences between topics and evaluation, if there are any."""
+        """Fails with the first violations, and with what could not be judged, if there is any."""
         shown = "\n".join(self.discrepancies[:5])
         assert not self.discrepancies, f"{len(self.discrepancies)} differences, among them:\n{shown}"
 
@@ -388,45 +401,75 @@ class LiveCluster:
             code = worker.await_end()
             assert code == 0, f"worker {worker.slot} ended with {code}:\n{worker.log[-3000:]}"
 
-    def prove(self, *, more_topics: Sequence[str] = ()) -> Proof:
-        """Evaluates what the topics hold against the reference; workers must have stopped."""
+    def prove(self, *, more_topics: Sequence[str] = (), struck: Struck | None = None) -> Proof:
+        """Checks what the topics hold, against the reference above all; workers must have stopped.
+
+        With `struck` the report also says whether the faults did what they were to.
+        """
         names = self.names
-        lineage = self.read(names.lineage)
-        triggers = {topic: self.read(topic) for topic in (names.triggers, *more_topics)}
-        dead_letters = self.read(names.dead_letters)
-        definitions = [DefinitionRecord(each.offset, each.value) for each in self.read(names.definitions)]
-        signals: dict[tuple[str, int], list[SignalRecord]] = {}
-        for topic in self.inputs:
-            committed = self.committed(topic)
-            for each in self.read(topic):
-                if each.offset < committed.get(each.partition, 0):
-                    record = SignalRecord(each.offset, each.timestamp, each.key, each.value, each.headers)
-                    signals.setdefault((each.topic, each.partition), []).append(record)
-        views, inputs = evidence_from_lineage(_outputs(lineage))
-        evidence = Evidence(
-            app=self.connection.app,
-            definitions=definitions,
-            signals=signals,
-            topic_ids={topic: self.topic_id(topic) for topic in self.inputs},
-            views=views,
-            inputs=inputs,
-            undeliverable=_undeliverable(dead_letters),
-            default_topic=names.triggers,
+        logs = self.logs(more_topics=more_topics, uncommitted=struck is not None)
+        report, evaluation = evaluate_and_check(logs, struck=struck)
+        triggers = [read for topic in (names.triggers, *more_topics) for read in self._held(logs, topic)]
+        return Proof(
+            report,
+            evaluation,
+            triggers,
+            self._held(logs, names.lineage),
+            self._held(logs, names.dead_letters),
         )
-        evaluation = evaluate(evidence)
-        discrepancies = [
-            *evaluation.violations,
-            *compare(
-                evaluation,
-                triggers={topic: _outputs(records) for topic, records in triggers.items()},
-                lineage=_outputs(lineage),
-                dead_letters=_outputs(dead_letters),
-            ),
-            *(f"in transit: {each}" for each in evaluation.in_transit),
+
+    def logs(self, *, more_topics: Sequence[str] = (), uncommitted: bool = False) -> HeldLogs:
+        """The logs as they are now, for a check."""
+        names = self.names
+        outputs = (names.candidates, names.changelog, names.triggers, *more_topics, names.lineage, names.dead_letters)
+        topics = [names.definitions, *self.inputs, *outputs]
+        tps = [TopicPartition(topic, number) for topic in topics for number in range(self._partition_count(topic))]
+        stable, ends, starts = (
+            stable_ends(self.admin, tps),
+            end_offsets(self.admin, tps),
+            start_offsets(self.admin, tps),
+        )
+        app = App(self.connection.app, self.group, names, self.inputs)
+        logs = HeldLogs(app, dict.fromkeys(tps, ()), topic_ids={topic: self.topic_id(topic) for topic in topics})
+        logs.spans = {tp: Span(starts[tp], ends[tp], ends[tp], stable[tp], ends[tp]) for tp in tps}
+        logs.records |= self._by_partition(topics, committed=True)
+        if uncommitted:
+            logs.uncommitted = self._by_partition([names.lineage, names.candidates], committed=False)
+        inputs = [tp for tp in tps if tp.topic in (*self.inputs, names.candidates)]
+        found = committed_offsets(self.connection, self.group, inputs)
+        logs.next_offsets = {tp: NextOffsets(at, at) for tp, at in found.items()}
+        logs.commits = self._history()
+        logs.tables = lambda: self._stored_tables(logs)
+        return logs
+
+    def _by_partition(self, topics: Sequence[str], *, committed: bool) -> dict[TopicPartition, list[InputRecord]]:
+        found: dict[TopicPartition, list[InputRecord]] = {}
+        for each in read_topics(self.bootstrap, self.admin, topics, committed=committed):
+            record = InputRecord(each.offset, each.timestamp, each.key, each.value, each.headers)
+            found.setdefault(TopicPartition(each.topic, each.partition), []).append(record)
+        return found
+
+    @staticmethod
+    def _held(logs: HeldLogs, topic: str) -> list[Read]:
+        return [
+            Read(topic, tp.partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers or ()))
+            for tp in sorted(logs.records)
+            if tp.topic == topic
+            for each in logs.read(tp)
         ]
-        fired = [each for records in triggers.values() for each in records]
-        discrepancies += _torn(fired, lineage)
-        return Proof(evaluation, fired, lineage, dead_letters, discrepancies)
+
+    def _history(self) -> list[tuple[TopicPartition, int]]:
+        """Every next offset that the group ever committed and the broker still has."""
+        partition = partition_of_group(self.group, self._partition_count(OFFSETS))
+        records = read_topics(self.bootstrap, self.admin, [OFFSETS], committed=True, only=partition)
+        return [each for read in records if (each := committed_offset(read.key, read.value, self.group))]
+
+    def _stored_tables(self, logs: HeldLogs) -> list[StoredTable]:
+        """The tables of workers that have stopped, as far as they go to the end of the changelog."""
+        found = []
+        for folder in {worker.state_dir: worker.slot for worker in self.workers if not worker.alive}.items():
+            found += _stored(*folder, logs)
+        return found
 
     def topic_id(self, topic: str) -> str:
         answer = self.admin.describe_topics(TopicCollection([topic]))
@@ -468,8 +511,10 @@ def assert_all_fired(cluster: LiveCluster, count: int) -> None:
     assert proof.fired() == {json.dumps({"k": key}): 1 for key in range(count)}
 
 
-def read_topics(bootstrap: str, admin: AdminClient, topics: Iterable[str], *, committed: bool) -> list[Read]:
-    """Reads topics from their start to the end they have now."""
+def read_topics(
+    bootstrap: str, admin: AdminClient, topics: Iterable[str], *, committed: bool, only: int | None = None
+) -> list[Read]:
+    """Reads topics from their start to the end they have now; `only` one partition of each."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -487,6 +532,7 @@ def read_topics(bootstrap: str, admin: AdminClient, topics: Iterable[str], *, co
             ClientPartition(topic, number, 0)
             for topic in topics
             for number in admin.list_topics(topic, timeout=10).topics[topic].partitions
+            if only in (None, number)
         ]
         consumer.assign(places)
         left = {(place.topic, place.partition) for place in places}
@@ -520,29 +566,19 @@ def _read(record: Message) -> Read:
     )
 
 
-def _outputs(records: Iterable[Read]) -> list[tuple[bytes | None, bytes | None, Headers]]:
-    return [(each.key, each.value, each.headers) for each in records]
-
-
-def _undeliverable(dead_letters: Iterable[Read]) -> dict[str, str]:
-    """By trigger id, the reason."""
-    found = {}
-    for each in dead_letters:
-        document = each.document
-        if document["kind"] == "trigger":
-            found[str(document["trigger_id"])] = str(document["reason"])
-    return found
-
-
-def _torn(triggers: Iterable[Read], lineage: Iterable[Read]) -> Iterator[str]:
-    """Each firing and its lineage are of one transaction, and no firing stands there twice."""
-    firings: Counter[tuple[str, str, str]] = Counter(_firing(each) for each in triggers)
-    recorded = Counter(_firing(each) for each in lineage if (each.key or b"").startswith(b"trigger/"))
-    yield from (f"trigger {name} stands there {count} times" for name, count in firings.items() if count > 1)
-    yield from (f"trigger without lineage of its transaction: {name}" for name in firings - recorded)
-    yield from (f"lineage without a trigger of its transaction: {name}" for name in recorded - firings)
-
-
-def _firing(each: Read) -> tuple[str, str, str]:
-    document = each.document
-    return str(document["trigger_id"]), json.dumps(document["order"], sort_keys=True), each.transaction
+def _stored(state_dir: Path, slot: str, logs: HeldLogs) -> Iterator[StoredTable]:
+    """The tables in a worker's directory behind which nothing came in the changelog."""
+    if not (state_dir / STORE_FOLDER / "CURRENT").exists():
+        return
+    store = RocksStore(state_dir / STORE_FOLDER)
+    try:
+        for number in logs.partitions(logs.app.names.changelog):
+            prefix = partition_prefix(number)
+            raw = store.get(prefix + LOCAL_POSITION)
+            local = None if raw is None else decode_local(raw)
+            records = logs.records[TopicPartition(logs.app.names.changelog, number)]
+            if local is not None and records and local.changelog_offset > records[-1].offset:
+                entries = store.scan(prefix, partition_prefix(number + 1))
+                yield StoredTable(slot, number, {key[len(prefix) :]: value for key, value in entries})
+    finally:
+        store.close()

@@ -61,9 +61,8 @@ async def main(given: dict[str, object]) -> int:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(str(settings.pop("file_bytes"))), hard))
     signals = tuple(settings.pop("signals", ()))  # type: ignore[arg-type]
-    worker = WorkerSettings(
-        connection, state_dir=Path(str(settings.pop("state_dir"))), signals=signals, all_lineage=True, **settings
-    )
+    state_dir = Path(str(settings.pop("state_dir")))
+    worker = WorkerSettings(connection, state_dir=state_dir, signals=signals, **{"all_lineage": True, **settings})
     try:
         with claim(worker.state_dir, worker.slot):
             app = Application(worker, observe=lambda effect: strike(arm, app, effect))

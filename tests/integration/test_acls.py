@@ -35,7 +35,7 @@ pytestmark = pytest.mark.kafka
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 ROW = re.compile(
-    r"^\| (worker|applier|producer|consumer) \| (topic|group|transactional id) `(.+?)`( and what begins with it)?"
+    r"^\| (worker|applier|checker|producer|consumer) \| (topic|group|transactional id) `(.+?)`( and what begins with it)?"
     r" \| ([A-Z_, ]+) \|$",
     re.MULTILINE,
 )
@@ -52,7 +52,7 @@ spec:
 
 
 def test_the_permissions_of_the_guide_suffice(tmp_path: Path) -> None:
-    users = {user: f"{user}-secret" for user in ("worker", "applier", "producer", "consumer")}
+    users = {user: f"{user}-secret" for user in ("worker", "applier", "checker", "producer", "consumer")}
     with EmbeddedBroker(listeners=(sasl_plain(users),), authorizer=True) as broker:
         admin = AdminClient({"bootstrap.servers": broker.bootstrap})
         apply_topics(admin, wanted_topics(load_topics(), prefix="", app=APP))
@@ -70,12 +70,15 @@ def test_the_permissions_of_the_guide_suffice(tmp_path: Path) -> None:
             producer.produce("signals", json.dumps({"name": "A", "source": "s", "id": "1"}))
             assert producer.flush(10) == 0
             trigger = first_trigger(at["consumer"])
+            checked, _ = program(at["checker"], "verify", "-o", "json").communicate(timeout=120)
             worker.send_signal(signal.SIGTERM)
             _, said = worker.communicate(timeout=30)
         finally:
             worker.kill()
 
     assert trigger["subscription"]["id"] == "team/each"
+    verdicts = {each["invariant"]: each["verdict"] for each in json.loads(checked)["findings"]}
+    assert {verdicts[each] for each in ("unique", "lineage", "conserved", "offsets", "caught up")} == {"holds"}
     assert worker.returncode == 0
     assert "error" not in said.lower()
 
