@@ -142,12 +142,12 @@ class MemoryBroker:
         """Loses everything at and beyond `end`, as an unclean leader election does."""
         self._log(tp).truncate(end)
 
-    def compact(self, name: str, *, tail: int = 0, drop_tombstones: bool = False) -> None:
+    def compact(self, name: str, *, tail: int = 0, drop_tombstones: bool | int = False) -> None:
         """Cleans every partition: the last value per key stays, offsets stay, the newest `tail` offsets are not
-        touched.
+        touched. `drop_tombstones` may be a time: that of `delete.retention.ms`.
         """
         for log in self._topic(name).logs:
-            log.compact(tail=tail, drop_tombstones=drop_tombstones)
+            log.compact(tail=tail, drop_tombstones=drop_tombstones, now=self.clock())
 
     # --- producing without a transaction
 
@@ -266,9 +266,27 @@ class MemoryBroker:
         """Writes the held-back markers (of one partition), returns how many, and holds none back there any more."""
         return self._coordinator.write_markers(tp)
 
+    @property
+    def expired(self) -> int:
+        """How many transactions were ended by their time-out."""
+        return self._coordinator.expired
+
     def expire_transactions(self) -> None:
         """Aborts and fences every transaction that has been open for its time-out (done in every call, too)."""
         self._coordinator.expire()
+
+    def commit_outside(self, offsets: Mapping[TopicPartition, NextOffset], metadata: GroupMetadata) -> None:
+        """Commits next offsets at once, as a consumer does that knows of no transaction (OffsetCommit).
+
+        Raises:
+            AbortableError: the group refused the metadata.
+        """
+        group = self._group(metadata.group)
+        group.validate(offsets, metadata)
+        group.committed.update(offsets)
+        for tp, next_offset in offsets.items():
+            key = f"{metadata.group}/{tp.topic}/{tp.partition}".encode()
+            self._append(OFFSETS_PARTITION, key=key, value=b"%d" % next_offset.offset, headers=())
 
     # --- requests of a transactional producer
 

@@ -1,0 +1,334 @@
+"""Schedules: all that happens in a simulation, as a list that can be written down, read back, and made shorter.
+
+A seed gives one. Nothing in it depends on what the workers make of it: every action says when it happens, and carries
+the number from which the choices inside the worker follow that it lets go on. So an action that is left out leaves all
+others as they are, and an action on a worker that is not there does nothing.
+
+    schedule = schedule_of(17)
+    assert Schedule.read(schedule.text()) == schedule
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, NamedTuple, TypeAlias
+
+from signal_router.testing.memory_faults import Effect
+
+Argument: TypeAlias = str | int | bool | None
+Protocol: TypeAlias = Literal["static", "classic", "consumer"]
+Timestamps: TypeAlias = Literal["CreateTime", "LogAppendTime"]
+
+TURNS = 220
+"""About as many actions has a schedule."""
+SUBSCRIPTIONS = ("pair", "each", "one", "three", "both")
+
+
+class Action(NamedTuple):
+    """One thing that happens. `at` counts milliseconds from the schedule's begin.
+
+    publish partition value skew_ms           a record (null: a tombstone), by a producer whose clock is off
+    apply name policy edit birth generation deleted     a document
+    blank name | garble                       a tombstone, or no document at all, on the definitions topic
+    step slot count seed | poll slot seed     a worker does so many effects; its consumer polls
+    kill slot wiped noticed | start slot      kill -9, its disk lost, its seat in the group free at once; a new life
+    leave slot seed                           a clean stop
+    double slot | haunt slot count seed       a second process under the slot; the first one goes on
+    expire slot | rebalance                   the group takes the member for dead; assigns anew without a reason
+    fault call error effect | straggle call   what becomes of the next such call
+    release                                   lets requests that are still on their way reach the broker
+    hold topic partition | markers topic partition      markers of a partition wait; are written (-1: all)
+    compact topic tail                        cleans all but the last so many offsets
+    """
+
+    at: int
+    what: str
+    args: tuple[Argument, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What stands fast for a whole schedule. Times in ms."""
+
+    signals_partitions: int = 2
+    candidates_partitions: int = 2
+    slots: int = 2
+    protocol: Protocol = "static"
+    local: bool = True
+    timestamps: Timestamps = "LogAppendTime"
+    within: int = 30_000
+    dedupe: int = 60_000
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The slots."""
+        return tuple(f"w{number}" for number in range(1, self.slots + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A setup, and what happens."""
+
+    setup: Setup
+    actions: tuple[Action, ...]
+
+    def text(self) -> str:
+        """One line of JSON for the setup, and one for each action."""
+        lines = [json.dumps(asdict(self.setup)), *(json.dumps([at, what, *args]) for at, what, args in self.actions)]
+        return "\n".join(lines) + "\n"
+
+    @staticmethod
+    def read(text: str) -> Schedule:
+        """Reads what `text` gives. Raises ValueError, TypeError."""
+        setup, *actions = (json.loads(line) for line in text.splitlines() if line.strip())
+        return Schedule(Setup(**setup), tuple(Action(at, what, tuple(args)) for at, what, *args in actions))
+
+
+def schedule_of(seed: int) -> Schedule:
+    """The schedule of a seed."""
+    rng = random.Random(seed)
+    profile = PROFILES[rng.choice(sorted(PROFILES))]
+    setup = Setup(
+        signals_partitions=rng.randint(1, 3),
+        candidates_partitions=rng.randint(1, 3),
+        slots=rng.choice((2, 2, 3)),
+        protocol=rng.choice(("static", "classic", "consumer", "consumer")),
+        local=rng.random() < 0.7,
+        timestamps="CreateTime" if rng.random() < 0.2 else "LogAppendTime",
+        within=profile.within,
+        dedupe=2 * profile.within,
+    )
+    return Schedule(setup, tuple(_Author(setup, profile, rng).write()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """How often what happens, in thousandths of the turns; the rest are steps. `pauses` between turns, in ms."""
+
+    publish: int = 120
+    poll: int = 110
+    apply: int = 8
+    crash: int = 15
+    double: int = 3
+    expire: int = 12
+    rebalance: int = 5
+    answers: int = 0
+    markers: int = 50
+    compact: int = 6
+    outage: int = 3
+    pauses: tuple[int, ...] = (0, 1, 5, 50, 300)
+    long_pauses: float = 0.005
+    within: int = 30_000
+
+
+PROFILES = {
+    "calm": _Profile(crash=3, double=0, expire=2, outage=0),
+    "crashes": _Profile(crash=30, double=6),
+    "answers": _Profile(answers=35),
+    "everything": _Profile(answers=20),
+    "edits": _Profile(apply=30, answers=15),
+    "groups": _Profile(expire=25, rebalance=15, poll=160, answers=10),
+    "time": _Profile(pauses=(0, 50, 300, 2_000), long_pauses=0.02, within=6_000, outage=10),
+}
+"""What schedules dwell on."""
+
+
+class _Author:
+    """Writes one schedule."""
+
+    def __init__(self, setup: Setup, profile: _Profile, rng: random.Random) -> None:
+        self.setup = setup
+        self.profile = profile
+        self.rng = rng
+        self.at = 0
+        self.documents = {
+            name: _Document(name)
+            for name in {"pair", *rng.sample(SUBSCRIPTIONS, rng.randint(0, 2))}  # every schedule has a set to complete
+        }
+        self.later: list[tuple[int, Action]] = []
+
+    def write(self) -> Iterator[Action]:
+        for name in sorted(self.documents):
+            yield from self._apply(name)
+        for slot in self.setup.names:
+            yield self._do("start", slot)
+        likely: list[tuple[Callable[[], Iterator[Action]], int]] = [
+            (self._publish, self.profile.publish),
+            (self._poll, self.profile.poll),
+            (self._edit, self.profile.apply),
+            (self._crash, self.profile.crash),
+            (self._double, self.profile.double),
+            (self._expire, self.profile.expire),
+            (self._rebalance, self.profile.rebalance),
+            (self._answer, self.profile.answers),
+            (self._release, 20 if self.profile.answers else 0),
+            (self._markers, self.profile.markers),
+            (self._compact, self.profile.compact),
+            (self._outage, self.profile.outage),
+        ]
+        likely.append((self._step, 1_000 - sum(weight for _, weight in likely)))
+        happenings, weights = zip(*likely, strict=True)
+        for turn in range(TURNS):
+            self.at += self.rng.choice(self.profile.pauses)
+            if self.rng.random() < self.profile.long_pauses:
+                self.at += self.rng.choice((11_000, 40_000))
+            yield from self._due(turn)
+            yield from self.rng.choices(happenings, weights)[0]()
+        yield from self._due(TURNS * 2)
+
+    def _do(self, what: str, *args: Argument) -> Action:
+        return Action(self.at, what, args)
+
+    def _due(self, turn: int) -> Iterator[Action]:
+        due = [action for when, action in self.later if when <= turn]
+        self.later = [(when, action) for when, action in self.later if when > turn]
+        for action in due:
+            yield action._replace(at=self.at)
+        if due:
+            return
+        self.later = [(when if when > turn else turn, action) for when, action in self.later]
+
+    def _slot(self) -> str:
+        return self.rng.choice(self.setup.names)
+
+    def _seed(self) -> int:
+        return self.rng.getrandbits(24)
+
+    # ---- workers
+
+    def _step(self) -> Iterator[Action]:
+        yield self._do("step", self._slot(), self.rng.randint(1, 12), self._seed())
+
+    def _poll(self) -> Iterator[Action]:
+        yield self._do("poll", self._slot(), self._seed())
+
+    def _crash(self) -> Iterator[Action]:
+        slot, chance = self._slot(), self.rng.random()
+        if chance < 0.1:
+            yield self._do("leave", slot, self._seed())
+        else:
+            yield self._do("kill", slot, self.rng.random() < 0.3, self.rng.random() < 0.7)
+        if chance < 0.85:
+            yield self._do("start", slot)
+        else:
+            self.later.append((self._turn_after(), Action(0, "start", (slot,))))
+
+    def _turn_after(self) -> int:
+        return self.rng.randint(0, TURNS)
+
+    def _double(self) -> Iterator[Action]:
+        slot = self._slot()
+        yield self._do("double", slot)
+        for _ in range(self.rng.randint(1, 6)):
+            yield self._do("haunt", slot, self.rng.randint(1, 8), self._seed())
+            yield from self._step()
+
+    def _expire(self) -> Iterator[Action]:
+        yield self._do("expire", self._slot())
+
+    def _rebalance(self) -> Iterator[Action]:
+        yield self._do("rebalance")
+
+    def _outage(self) -> Iterator[Action]:
+        """Nobody is there for a while, and signals come."""
+        for slot in self.setup.names:
+            yield self._do("kill", slot, self.rng.random() < 0.2, True)
+        for _ in range(self.rng.randint(3, 8)):
+            self.at += self.rng.randint(0, self.setup.within // 2)
+            yield from self._publish()
+        for slot in self.setup.names:
+            yield self._do("start", slot)
+
+    # ---- the broker and the way to it
+
+    def _answer(self) -> Iterator[Action]:
+        rng = self.rng
+        if rng.random() < 0.4:
+            yield self._do("straggle", rng.choice(("send_offsets", "commit", "abort")))
+            return
+        call = rng.choice(("init", "begin", "produce", "send_offsets", "commit", "abort"))
+        error = rng.choice(("abortable", "unknown", "fenced")) if call in {"produce", "send_offsets"} else "unknown"
+        # A late produce is refused for its sequence numbers, a late init fences: only these three can do harm.
+        held = (Effect.HELD,) if call in {"send_offsets", "commit", "abort"} else ()
+        yield self._do("fault", call, error, rng.choice((Effect.NONE, Effect.DONE, *held)).value)
+
+    def _release(self) -> Iterator[Action]:
+        yield self._do("release")
+
+    def _markers(self) -> Iterator[Action]:
+        rng, chance = self.rng, self.rng.random()
+        number = rng.randrange(self.setup.candidates_partitions)
+        topic = rng.choice(("changelog", "changelog", "candidates", "triggers", "lineage", "offsets"))
+        single = topic not in {"changelog", "candidates"}
+        if chance < 0.25:
+            yield self._do("hold", topic, 0 if single else number)
+        elif chance < 0.6:
+            yield self._do("markers", topic, 0 if single else number)
+        else:
+            yield self._do("markers", "", -1)
+
+    def _compact(self) -> Iterator[Action]:
+        yield self._do(
+            "compact", self.rng.choice(("changelog", "changelog", "lineage")), self.rng.choice((0, 0, 3, 20))
+        )
+
+    # ---- records
+
+    def _publish(self) -> Iterator[Action]:
+        rng = self.rng
+        for _ in range(rng.randint(1, 3)):
+            skew = rng.choice((0, -3_600_000, 3_600_000, -2_000, 900)) if self.setup.timestamps == "CreateTime" else 0
+            partition = rng.randrange(self.setup.signals_partitions)
+            yield self._do("publish", partition, self._record(), skew)
+
+    def _record(self) -> str | None:
+        rng = self.rng
+        if rng.random() < 0.05:
+            return rng.choice(POISON)
+        name = rng.choice("AAABBBC")
+        signal: dict[str, object] = {"name": name, "params": {"k": rng.choice((1, "1", 2)), "n": rng.choice((1, 1, 5))}}
+        if rng.random() < 0.97:
+            signal |= {"source": "s", "id": str(rng.randrange(10))}
+        return json.dumps(signal)
+
+    def _edit(self) -> Iterator[Action]:
+        chance = self.rng.random()
+        if chance < 0.06:
+            yield self._do("blank", self.rng.choice(sorted(self.documents)))
+        elif chance < 0.1:
+            yield self._do("garble")
+        else:
+            yield from self._apply(self.rng.choice(sorted(self.documents)))
+
+    def _apply(self, name: str) -> Iterator[Action]:
+        """Applies an edit of some kind, a delete, or what makes a new life of the subscription."""
+        document = self.documents[name] = self.documents[name].next(self.rng)
+        policy = self.rng.choice(("fifo", "fifo", "latest"))
+        yield self._do("apply", name, policy, document.edits % 5, document.birth, document.generation, document.deleted)
+
+
+POISON = (None, "no json", "\udcff\udcfe", "[1]", '{"name": 1}', '{"params": {"k": 1}}', '{"name": "A", "id": "1"}')
+"""Records that are no signals; of the bytes that are no UTF-8 each stands as a surrogate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """How far the lives and shapes of a subscription have come."""
+
+    name: str
+    birth: int = 1
+    generation: int = 1
+    edits: int = 0
+    deleted: bool = False
+
+    def next(self, rng: random.Random) -> _Document:
+        edited = replace(self, edits=self.edits + 1)
+        if self.deleted:
+            return replace(edited, birth=self.birth + 1, generation=1, deleted=False)
+        chance = rng.random()
+        if not self.edits or chance > 0.6:
+            return edited
+        return replace(edited, deleted=True) if chance < 0.3 else replace(edited, generation=self.generation + 1)
