@@ -157,21 +157,25 @@ def _offsets(plant: Plant) -> Iterator[Violation]:
 
 
 def _fenced(plant: Plant) -> Iterator[Violation]:
-    """Aborted records count, too: a fenced producer cannot write at all."""
+    """Nothing of an earlier life stands behind something of a later one, not even aborted: a fenced producer cannot
+    write. A process that does not know of its successor may take the transactional id back, and then writes anew.
+    """
     names = plant.names
-    topics = {names.candidates, names.changelog, names.triggers, names.lineage, names.dead_letters}
-    for topic, count in plant.broker.topics().items():
-        for number in range(count if topic in topics else 0):
-            newest: dict[str, int] = {}
+    for topic in (names.candidates, names.changelog, names.triggers, names.lineage, names.dead_letters):
+        for number in range(plant.broker.topics()[topic]):
+            newest: dict[str, tuple[int, str, int]] = {}
             for entry in plant.broker.entries(TopicPartition(topic, number)):
                 transaction = dict(entry.headers).get("sr_txn")
-                if transaction is None:
+                if transaction is None or entry.run is None:
                     continue
                 slot, incarnation, _ = transaction.decode().split("/")
-                if int(incarnation) < newest.get(slot, 0):
+                written = int(incarnation), entry.run.transactional_id, entry.run.epoch
+                life, transactional_id, epoch = newest.get(slot, written)
+                took_it_back = transactional_id == written[1] and epoch < written[2]
+                if written[0] < life and not took_it_back:
                     where = f"{topic}/{number}/{entry.offset}"
-                    yield Invariant.FENCED, f"{where} is of {transaction.decode()}, behind life {newest[slot]}"
-                newest[slot] = max(int(incarnation), newest.get(slot, 0))
+                    yield Invariant.FENCED, f"{where} is of {transaction.decode()}, behind life {life}"
+                newest[slot] = written
 
 
 def _tables(simulation: Simulation, evaluation: Evaluation) -> Iterator[Violation]:

@@ -43,7 +43,7 @@ class Mutant:
     """
 
     fault: str = ""
-    breaks: Invariant | str = ""
+    breaks: tuple[Invariant | str, ...] = ()
     worker: type[MemoryWorker] = MemoryWorker
     patch: Callable[[], AbstractContextManager[object]] = nullcontext
 
@@ -292,71 +292,75 @@ def _untyped_keys() -> AbstractContextManager[object]:
 MUTANTS: Mapping[str, Mutant] = {
     "offsets outside the transaction": Mutant(
         "offsets are committed by the consumer, whatever becomes of the transaction",
-        Invariant.CONSERVED,
+        (Invariant.CONSERVED,),
         _OffsetsOutside,
     ),
     "table written before commit": Mutant(
-        "the local table is ahead of a transaction that may be aborted", REFUSED, _TablesFirst
+        "the local table is ahead of a transaction that may be aborted", (Invariant.TABLES,), _TablesFirst
     ),
     "no seek after abort": Mutant(
-        "reading goes on behind what was aborted; the client does not seek back", Invariant.CONSERVED, _NoSeek
+        "reading goes on behind what was aborted; the client does not seek back", (Invariant.CONSERVED,), _NoSeek
     ),
     "producer kept after an uncertain outcome": Mutant(
-        "a straggling request ends or changes a later transaction (KIP-890)", Invariant.CONSERVED, _ProducerKept
+        "a straggling request ends or changes a later transaction (KIP-890)", (Invariant.CONSERVED,), _ProducerKept
     ),
-    "random transactional id": Mutant("a new life fences nobody", Invariant.FENCED, _AnotherId),
+    "random transactional id": Mutant("a new life fences nobody", (Invariant.FENCED,), _AnotherId),
     "restore to the last stable offset": Mutant(
-        "offsets may be visible before the changelog's marker is (KAFKA-10167)", REFUSED, _StableEnd
+        "offsets may be visible before the changelog's marker is (KAFKA-10167)", (REFUSED,), _StableEnd
     ),
     "refreshed metadata": Mutant(
-        "a stage of an ended assignment speaks with the next one's generation", Invariant.OFFSETS, _Refreshed
+        "a stage of an ended assignment speaks with the next one's generation", (Invariant.OFFSETS,), _Refreshed
     ),
     "anonymous metadata": Mutant(
-        "nobody claims to be a member, so the broker fences nothing", Invariant.OFFSETS, _Anonymous
+        "nobody claims to be a member, so the broker fences nothing", (Invariant.OFFSETS,), _Anonymous
     ),
     "touched partition left out": Mutant(
-        "a table changes without its partition's offset in the transaction", REFUSED, _TouchedLeftOut
+        "a table changes without its partition's offset in the transaction", (REFUSED,), _TouchedLeftOut
     ),
-    "void stage written to the table": Mutant("the local table holds what the broker refused", REFUSED, _VoidWritten),
-    "no barrier on revoke": Mutant("what was taken away goes on", Invariant.OFFSETS, _NoBarrier),
+    "void stage written to the table": Mutant(
+        "the local table holds what the broker refused", (REFUSED,), _VoidWritten
+    ),
+    "no barrier on revoke": Mutant("what was taken away goes on", (Invariant.OFFSETS,), _NoBarrier),
     "de-duplication forgotten after fire": Mutant(
-        "a set fires again with repeats", Invariant.UNIQUE, _Worker.joining_with(_ForgetsFired)
+        "a set fires again with repeats", (Invariant.UNIQUE,), _Worker.joining_with(_ForgetsFired)
     ),
     "de-duplication forgotten after expiry": Mutant(
-        "a repeat of what expired waits again", Invariant.ONE_OUTCOME, _Worker.joining_with(_ForgetsExpired)
+        "a repeat of what expired waits again", (Invariant.ONE_OUTCOME,), _Worker.joining_with(_ForgetsExpired)
     ),
     "local candidates taken at the backlog's end": Mutant(
-        "what earlier owners and this one sent is overtaken", Invariant.ORDER, _BacklogEnd
+        "what earlier owners and this one sent is overtaken", (Invariant.ORDER,), _BacklogEnd
     ),
     "local at once": Mutant(
-        "candidates overtake those that earlier owners of their signals partition sent", Invariant.ORDER, _LocalAtOnce
+        "candidates overtake those that earlier owners of their signals partition sent",
+        (Invariant.ORDER,),
+        _LocalAtOnce,
     ),
     "local past own candidates": Mutant(
-        "candidates overtake those that this worker sent itself", Invariant.ORDER, _LocalPastOwn
+        "candidates overtake those that this worker sent itself", (Invariant.ORDER,), _LocalPastOwn
     ),
     "local past what was sent meanwhile": Mutant(
-        "… and those that it sent to a partition while it was taken over", Invariant.ORDER, _LocalPastMeanwhile
+        "… and those that it sent to a partition while it was taken over", (Invariant.ORDER,), _LocalPastMeanwhile
     ),
     "local past what came": Mutant(
         "where partitions come, what their former owners sent to kept ones is overtaken",
-        Invariant.ORDER,
+        (Invariant.ORDER,),
         _LocalPastWhatCame,
     ),
     "join position per name": Mutant(
         "what fired takes earlier signals of its name along, whatever their keys",
-        Invariant.COMPLETE,
+        (Invariant.COMPLETE,),
         _Worker.joining_with(_PositionPerName),
     ),
     "expiry by wall clock during lag": Mutant(
-        "deadlines pass while the partner is in the log", Invariant.COMPLETE, _WallClock
+        "deadlines pass while the partner is in the log", (Invariant.COMPLETE,), _WallClock
     ),
     "marks ahead of offsets": Mutant(
-        "a signals partition is announced as read that was not", Invariant.ORDER, _MarksAhead
+        "a signals partition is announced as read that was not", (Invariant.ORDER,), _MarksAhead
     ),
     "definition from a stale view": Mutant(
-        "stage 2 decides with older definitions than stage 1 saw", Invariant.ORDER, _StaleView
+        "stage 2 decides with older definitions than stage 1 saw", (Invariant.ORDER,), _StaleView
     ),
-    "delete by absence": Mutant("a tombstone deletes a subscription", Invariant.COMPLETE, _DeleteByAbsence),
-    "key without types": Mutant('1 and "1" join', Invariant.SOUND, patch=_untyped_keys),
+    "delete by absence": Mutant("a tombstone deletes a subscription", (Invariant.COMPLETE,), _DeleteByAbsence),
+    "key without types": Mutant('1 and "1" join', (Invariant.SOUND,), patch=_untyped_keys),
 }
 """By name; each with what schedules must find broken."""

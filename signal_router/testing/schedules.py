@@ -61,6 +61,8 @@ class Setup:
     timestamps: Timestamps = "LogAppendTime"
     within: int = 30_000
     dedupe: int = 60_000
+    subscriptions: tuple[str, ...] = ("pair",)
+    """Those that are there from the begin."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,6 +86,7 @@ class Schedule:
     def read(text: str) -> Schedule:
         """Reads what `text` gives. Raises ValueError, TypeError."""
         setup, *actions = (json.loads(line) for line in text.splitlines() if line.strip())
+        setup["subscriptions"] = tuple(setup["subscriptions"])
         return Schedule(Setup(**setup), tuple(Action(at, what, tuple(args)) for at, what, *args in actions))
 
 
@@ -92,21 +95,26 @@ def schedule_of(seed: int) -> Schedule:
     rng = random.Random(seed)
     profile = PROFILES[rng.choice(sorted(PROFILES))]
     setup = Setup(
-        signals_partitions=rng.randint(1, 3),
-        candidates_partitions=rng.randint(1, 3),
+        signals_partitions=rng.randint(2 if profile.moving else 1, 3),
+        candidates_partitions=rng.randint(2 if profile.moving else 1, 3),
         slots=rng.choice((2, 2, 3)),
-        protocol=rng.choice(("static", "classic", "consumer", "consumer")),
-        local=rng.random() < 0.7,
+        protocol="consumer" if profile.moving else rng.choice(("static", "classic", "consumer")),
+        local=profile.moving or rng.random() < 0.7,
         timestamps="CreateTime" if rng.random() < 0.2 else "LogAppendTime",
         within=profile.within,
         dedupe=2 * profile.within,
+        subscriptions=tuple(sorted({"pair", *rng.sample(SUBSCRIPTIONS, rng.randint(0, 2))})),
     )
     return Schedule(setup, tuple(_Author(setup, profile, rng).write()))
 
 
 @dataclass(frozen=True, slots=True)
 class _Profile:
-    """How often what happens, in thousandths of the turns; the rest are steps. `pauses` between turns, in ms."""
+    """How often what happens, in thousandths of the turns; the rest are steps.
+
+    `effects` in a step at most; `moving`: partitions change hands one by one, and candidates are local where they may
+    be; `pauses` between turns, in ms.
+    """
 
     publish: int = 120
     poll: int = 110
@@ -119,18 +127,22 @@ class _Profile:
     markers: int = 50
     compact: int = 6
     outage: int = 3
+    handover: int = 3
+    effects: int = 12
+    moving: bool = False
     pauses: tuple[int, ...] = (0, 1, 5, 50, 300)
     long_pauses: float = 0.005
     within: int = 30_000
 
 
 PROFILES = {
-    "calm": _Profile(crash=3, double=0, expire=2, outage=0),
-    "crashes": _Profile(crash=30, double=6),
+    "calm": _Profile(crash=3, double=0, expire=2, outage=0, handover=0),
+    "crashes": _Profile(crash=30, double=6, handover=8),
     "answers": _Profile(answers=35),
     "everything": _Profile(answers=20),
     "edits": _Profile(apply=30, answers=15),
-    "groups": _Profile(expire=25, rebalance=15, poll=160, answers=10),
+    "groups": _Profile(expire=25, rebalance=15, poll=160, answers=10, effects=5),
+    "moves": _Profile(publish=180, poll=160, crash=25, moving=True, effects=8, double=0),
     "time": _Profile(pauses=(0, 50, 300, 2_000), long_pauses=0.02, within=6_000, outage=10),
 }
 """What schedules dwell on."""
@@ -144,15 +156,10 @@ class _Author:
         self.profile = profile
         self.rng = rng
         self.at = 0
-        self.documents = {
-            name: _Document(name)
-            for name in {"pair", *rng.sample(SUBSCRIPTIONS, rng.randint(0, 2))}  # every schedule has a set to complete
-        }
+        self.documents = {name: _Document(name) for name in setup.subscriptions}
         self.later: list[tuple[int, Action]] = []
 
     def write(self) -> Iterator[Action]:
-        for name in sorted(self.documents):
-            yield from self._apply(name)
         for slot in self.setup.names:
             yield self._do("start", slot)
         likely: list[tuple[Callable[[], Iterator[Action]], int]] = [
@@ -168,6 +175,7 @@ class _Author:
             (self._markers, self.profile.markers),
             (self._compact, self.profile.compact),
             (self._outage, self.profile.outage),
+            (self._handover, self.profile.handover),
         ]
         likely.append((self._step, 1_000 - sum(weight for _, weight in likely)))
         happenings, weights = zip(*likely, strict=True)
@@ -200,7 +208,7 @@ class _Author:
     # ---- workers
 
     def _step(self) -> Iterator[Action]:
-        yield self._do("step", self._slot(), self.rng.randint(1, 12), self._seed())
+        yield self._do("step", self._slot(), self.rng.randint(1, self.profile.effects), self._seed())
 
     def _poll(self) -> Iterator[Action]:
         yield self._do("poll", self._slot(), self._seed())
@@ -220,11 +228,28 @@ class _Author:
         return self.rng.randint(0, TURNS)
 
     def _double(self) -> Iterator[Action]:
+        """A second process comes up while the first is still at it, which hears of it late."""
         slot = self._slot()
         yield self._do("double", slot)
-        for _ in range(self.rng.randint(1, 6)):
+        for _ in range(self.rng.randint(2, 8)):
+            yield from self._publish()
+            yield self._do("poll", slot, self._seed())
+            yield self._do("step", slot, 20, self._seed())
             yield self._do("haunt", slot, self.rng.randint(1, 8), self._seed())
-            yield from self._step()
+
+    def _handover(self) -> Iterator[Action]:
+        """A worker dies behind a commit whose markers are late, and others take over what it had."""
+        slot = self._slot()
+        for number in range(self.setup.candidates_partitions):
+            yield self._do("hold", "changelog", number)
+        yield self._do("step", slot, self.rng.randint(8, 30), self._seed())
+        yield self._do("kill", slot, False, True)
+        yield self._do("expire", slot)
+        for _ in range(4):
+            for other in self.setup.names:
+                yield self._do("poll", other, self._seed())
+                yield self._do("step", other, self.rng.randint(2, 8), self._seed())
+        self.later.append((self._turn_after(), Action(0, "start", (slot,))))
 
     def _expire(self) -> Iterator[Action]:
         yield self._do("expire", self._slot())
@@ -329,6 +354,6 @@ class _Document:
         if self.deleted:
             return replace(edited, birth=self.birth + 1, generation=1, deleted=False)
         chance = rng.random()
-        if not self.edits or chance > 0.6:
+        if chance > 0.6:
             return edited
         return replace(edited, deleted=True) if chance < 0.3 else replace(edited, generation=self.generation + 1)

@@ -25,6 +25,9 @@ SESSION_MS = 6_000
 ROUNDS = 3_000
 """Everything must have come to its end in so many rounds of 100 ms, or the workers hang."""
 
+_GHOST_POLLS = 0.3
+"""So often a process hears of the group while another one has its slot."""
+
 _ERRORS: Mapping[object, type[LogError]] = {
     "abortable": AbortableError,
     "unknown": UnknownOutcomeError,
@@ -53,6 +56,8 @@ class Simulation:
         self.left_unread: tuple[TopicPartition, ...] = ()
         self._dead: list[_Dead] = []
         self._worker = worker
+        for name in setup.subscriptions:
+            self._apply(name, "fifo", 0, 1, 1, False)
 
     def run(self, schedule: Schedule) -> None:
         """Does all actions, and then what is left to do. A `StateError` of the engine's own checks passes through."""
@@ -99,6 +104,10 @@ class Simulation:
     def _move_to(self, at: int) -> None:
         clock = self.plant.clock
         clock.advance(max(0, at - clock()))
+        self._notice()
+
+    def _notice(self) -> None:
+        clock = self.plant.clock
         for dead in [dead for dead in self._dead if dead.noticed_at <= clock()]:
             dead.worker.member.expire()
             self._dead.remove(dead)
@@ -124,7 +133,7 @@ class Simulation:
         if worker is None:
             return
         self.plant.happened[f"crash at {worker.at}"] += 1
-        self._dead.append(_Dead(worker, self.plant.clock() + (0 if noticed else SESSION_MS)))
+        self._dead.append(_Dead(worker, self.plant.clock() + SESSION_MS))
         if wiped:
             self.plant.happened["disk lost"] += 1
             self.stores[slot] = MemoryStore()
@@ -157,7 +166,8 @@ class Simulation:
         ghost.rng = random.Random(seed)
         for _ in range(count):
             ghost.step()
-        ghost.poll()
+        if ghost.rng.random() < _GHOST_POLLS:
+            ghost.poll()
         if ghost.ended is not None:
             ghost.member.expire()
             del self.ghosts[slot]
@@ -184,6 +194,10 @@ class Simulation:
             del self.workers[slot]
 
     def _expire(self, slot: str) -> None:
+        for dead in self._dead:
+            if dead.worker.slot == slot:
+                dead.noticed_at = 0
+        self._notice()
         worker = self.workers.get(slot)
         if worker is not None:
             self.plant.happened["zombie"] += 1

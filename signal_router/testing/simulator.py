@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,7 @@ def run_seeds(seeds: Iterable[int], mutant: str | None = None) -> Tally:
     return Tally(count, happened, tuple(failed))
 
 
-def missing(happened: Counter[str]) -> list[str]:
+def missing(happened: Mapping[str, int]) -> list[str]:
     """What never happened of all that must, to prove anything."""
     return [what for what in MUST_HAPPEN if not happened[what]]
 
