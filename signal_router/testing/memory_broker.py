@@ -105,9 +105,7 @@ class MemoryBroker:
         """Deletes a topic with everything in it and every group's offsets for it."""
         del self._topics[name]
         for group in self._groups.values():
-            for offsets in (group.committed, *group.pending.values()):
-                for tp in [tp for tp in offsets if tp.topic == name]:
-                    del offsets[tp]
+            group.forget_topic(name)
         self._coordinator.forget_topic(name)
         self._rebalance_readers(name)
 
@@ -283,10 +281,8 @@ class MemoryBroker:
         """
         group = self._group(metadata.group)
         group.validate(offsets, metadata)
-        group.committed.update(offsets)
         for tp, next_offset in offsets.items():
-            key = f"{metadata.group}/{tp.topic}/{tp.partition}".encode()
-            self._append(OFFSETS_PARTITION, key=key, value=b"%d" % next_offset.offset, headers=())
+            group.commit(tp, next_offset, self._append_offset(metadata.group, tp, next_offset))
 
     # --- requests of a transactional producer
 
@@ -338,10 +334,9 @@ class MemoryBroker:
             raise AbortableError(f"INVALID_TXN_STATE: {OFFSETS_PARTITION} is not part of the open transaction")
         group = self._group(metadata.group)
         group.validate(offsets, metadata)
-        group.pending.setdefault(producer.producer_id, {}).update(offsets)
+        pending = group.pending.setdefault(producer.producer_id, {})
         for tp, next_offset in offsets.items():
-            key = f"{metadata.group}/{tp.topic}/{tp.partition}".encode()
-            self._append(OFFSETS_PARTITION, key=key, value=b"%d" % next_offset.offset, headers=(), owner=producer)
+            pending[tp] = self._append_offset(metadata.group, tp, next_offset, producer), next_offset
 
     def end_transaction(self, producer: Producer, *, commit: bool) -> None:
         """Ends the producer's transaction and writes its markers (EndTxn). Ending a second time the same way is fine.
@@ -359,6 +354,12 @@ class MemoryBroker:
         if tp == OFFSETS_PARTITION:
             for group in self._groups.values():
                 group.resolve(producer_id, commit=commit)
+
+    def _append_offset(
+        self, group: str, tp: TopicPartition, next_offset: NextOffset, producer: Producer | None = None
+    ) -> int:
+        key = f"{group}/{tp.topic}/{tp.partition}".encode()
+        return self._append(OFFSETS_PARTITION, key=key, value=b"%d" % next_offset.offset, headers=(), owner=producer)
 
     def _append(
         self,
