@@ -142,7 +142,7 @@ PROFILES = {
     "everything": _Profile(answers=20),
     "edits": _Profile(apply=30, answers=15),
     "groups": _Profile(expire=25, rebalance=15, poll=160, answers=10, effects=5),
-    "moves": _Profile(publish=180, poll=160, crash=25, moving=True, effects=8, double=0),
+    "moves": _Profile(publish=180, crash=10, moving=True, handover=25, double=0),
     "time": _Profile(pauses=(0, 50, 300, 2_000), long_pauses=0.02, within=6_000, outage=10),
 }
 """What schedules dwell on."""
@@ -238,17 +238,25 @@ class _Author:
             yield self._do("haunt", slot, self.rng.randint(1, 8), self._seed())
 
     def _handover(self) -> Iterator[Action]:
-        """A worker dies behind a commit whose markers are late, and others take over what it had."""
+        """A worker goes behind a commit whose markers are late or whose candidates are not read, and others take over
+        what it had.
+        """
         slot = self._slot()
-        for number in range(self.setup.candidates_partitions):
+        for number in range(self.setup.candidates_partitions if self.rng.random() < 0.5 else 0):
             yield self._do("hold", "changelog", number)
-        yield self._do("step", slot, self.rng.randint(8, 30), self._seed())
-        yield self._do("kill", slot, False, True)
-        yield self._do("expire", slot)
+        for _ in range(self.rng.randint(1, 5)):
+            yield from self._publish()
+        yield self._do("step", slot, self.rng.randint(8, 40), self._seed())
+        if self.rng.random() < 0.3:
+            yield self._do("leave", slot, self._seed())
+        else:
+            yield self._do("kill", slot, False, True)
+            yield self._do("expire", slot)
+        yield from self._publish()
         for _ in range(4):
             for other in self.setup.names:
                 yield self._do("poll", other, self._seed())
-                yield self._do("step", other, self.rng.randint(2, 8), self._seed())
+                yield self._do("step", other, self.rng.randint(2, 12), self._seed())
         self.later.append((self._turn_after(), Action(0, "start", (slot,))))
 
     def _expire(self) -> Iterator[Action]:
@@ -273,6 +281,11 @@ class _Author:
         rng = self.rng
         if rng.random() < 0.4:
             yield self._do("straggle", rng.choice(("send_offsets", "commit", "abort")))
+            slot = self._slot()
+            yield self._do("step", slot, rng.randint(6, 20), self._seed())
+            yield from self._publish()
+            yield self._do("step", slot, rng.randint(1, 10), self._seed())
+            yield self._do("release")
             return
         call = rng.choice(("init", "begin", "produce", "send_offsets", "commit", "abort"))
         error = rng.choice(("abortable", "unknown", "fenced")) if call in {"produce", "send_offsets"} else "unknown"
