@@ -677,7 +677,7 @@ class MemoryWorker:
                 continue
             raw = self.store.get(partition_prefix(tp.partition) + POSITION)
             position = None if raw is None else decode_position(raw)
-            self._check(tp, position, found)
+            self.check(tp, position, found)
             table = PartitionTable(self.store, tp.partition)
             sequence = 0 if position is None else position.sequence
             joiner = self.joiner(table)
@@ -688,8 +688,8 @@ class MemoryWorker:
         """Gives who decides for a candidates partition."""
         return self.joiners(table, self.view, self.limits)
 
-    @staticmethod
-    def _check(tp: TopicPartition, position: TablePosition | None, found: NextOffset | None) -> None:
+    def check(self, tp: TopicPartition, position: TablePosition | None, found: NextOffset | None) -> None:
+        """Refuses a table that does not fit the committed offset, as `signal_router.runtime.takeover` does."""
         stands = None if position is None else position.next_offset
         committed = None if found is None else found.offset
         if stands != committed:

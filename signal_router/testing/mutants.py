@@ -18,13 +18,14 @@ from signal_router.core.join_sets import OpenSet
 from signal_router.core.tables import Due, Pending, Table
 from signal_router.model.candidates import Candidate
 from signal_router.model.group_metadata import GroupMetadata
-from signal_router.model.log import InputRecord, TopicPartition
+from signal_router.model.log import InputRecord, NextOffset, TopicPartition
 from signal_router.model.subscriptions import JoinType, Subscription
 from signal_router.runtime.batches import Batch
 from signal_router.runtime.commit import Effect, Result, Verdict
 from signal_router.runtime.definitions import DefinitionsView, ReadDefinition
 from signal_router.runtime.join import JoinProcessor, Progress
 from signal_router.runtime.marks import MarkKeeper
+from signal_router.runtime.positions import TablePosition
 from signal_router.runtime.stage import Stage, StageState
 from signal_router.state.tables import PartitionTable
 from signal_router.testing.driver import APP, MemoryWorker
@@ -90,6 +91,13 @@ class _VoidWritten(MemoryWorker):
         if stage.state is StageState.VOID and stage.writes:
             self.write(stage)
         super().settle(stage, result)
+
+
+class _Blind(MemoryWorker):
+    """Goes on where a table does not fit the committed offset."""
+
+    def check(self, tp: TopicPartition, position: TablePosition | None, found: NextOffset | None) -> None:
+        """Has no check of its own."""
 
 
 # ---- the group
@@ -220,12 +228,12 @@ class _PositionPerName(Joiner):
             self._read[member.signal.name] = max(member.sequence, self._read.get(member.signal.name, -1))
 
 
-class _Worker:
-    """Gives workers that differ in one of their parts."""
+def _joining(joiner: type[Joiner]) -> type[MemoryWorker]:
+    return type(joiner.__name__, (MemoryWorker,), {"joiners": joiner})
 
-    @staticmethod
-    def joining_with(joiner: type[Joiner]) -> type[MemoryWorker]:
-        return type(joiner.__name__, (MemoryWorker,), {"joiners": joiner})
+
+def _blind(worker: type[MemoryWorker]) -> type[MemoryWorker]:
+    return type(f"{worker.__name__}Blind", (_Blind, worker), {})
 
 
 class _WallClock(MemoryWorker):
@@ -322,10 +330,10 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "no barrier on revoke": Mutant("what was taken away goes on", (Invariant.OFFSETS,), _NoBarrier),
     "de-duplication forgotten after fire": Mutant(
-        "a set fires again with repeats", (Invariant.UNIQUE,), _Worker.joining_with(_ForgetsFired)
+        "a set fires again with repeats", (Invariant.UNIQUE,), _joining(_ForgetsFired)
     ),
     "de-duplication forgotten after expiry": Mutant(
-        "a repeat of what expired waits again", (Invariant.ONE_OUTCOME,), _Worker.joining_with(_ForgetsExpired)
+        "a repeat of what expired waits again", (Invariant.ONE_OUTCOME,), _joining(_ForgetsExpired)
     ),
     "local candidates taken at the backlog's end": Mutant(
         "what earlier owners and this one sent is overtaken", (Invariant.ORDER,), _BacklogEnd
@@ -349,7 +357,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "join position per name": Mutant(
         "what fired takes earlier signals of its name along, whatever their keys",
         (Invariant.COMPLETE,),
-        _Worker.joining_with(_PositionPerName),
+        _joining(_PositionPerName),
     ),
     "expiry by wall clock during lag": Mutant(
         "deadlines pass while the partner is in the log", (Invariant.COMPLETE,), _WallClock
@@ -361,6 +369,15 @@ MUTANTS: Mapping[str, Mutant] = {
         "stage 2 decides with older definitions than stage 1 saw", (Invariant.ORDER,), _StaleView
     ),
     "delete by absence": Mutant("a tombstone deletes a subscription", (Invariant.COMPLETE,), _DeleteByAbsence),
+    "blind: restore to the last stable offset": Mutant(
+        "… and the worker does not notice", (Invariant.TABLES,), _blind(_StableEnd)
+    ),
+    "blind: touched partition left out": Mutant(
+        "… and the worker does not notice", (Invariant.TABLES,), _blind(_TouchedLeftOut)
+    ),
+    "blind: void stage written to the table": Mutant(
+        "… and the worker does not notice", (Invariant.TABLES,), _blind(_VoidWritten)
+    ),
     "key without types": Mutant('1 and "1" join', (Invariant.SOUND,), patch=_untyped_keys),
 }
 """By name; each with what schedules must find broken."""

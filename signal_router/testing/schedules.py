@@ -22,7 +22,7 @@ Argument: TypeAlias = str | int | bool | None
 Protocol: TypeAlias = Literal["static", "classic", "consumer"]
 Timestamps: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 
-TURNS = 220
+TURNS = 160
 """About as many actions has a schedule."""
 SUBSCRIPTIONS = ("pair", "each", "one", "three", "both")
 
@@ -38,7 +38,7 @@ class Action(NamedTuple):
     leave slot seed                           a clean stop
     double slot | haunt slot count seed       a second process under the slot; the first one goes on
     expire slot | rebalance                   the group takes the member for dead; assigns anew without a reason
-    fault call error effect | straggle call   what becomes of the next such call
+    fault call error effect | straggle call slot    what becomes of the next such call (of a slot)
     release                                   lets requests that are still on their way reach the broker
     hold topic partition | markers topic partition      markers of a partition wait; are written (-1: all)
     compact topic tail                        cleans all but the last so many offsets
@@ -128,6 +128,7 @@ class _Profile:
     compact: int = 6
     outage: int = 3
     handover: int = 3
+    freeze: int = 4
     effects: int = 12
     moving: bool = False
     pauses: tuple[int, ...] = (0, 1, 5, 50, 300)
@@ -136,12 +137,12 @@ class _Profile:
 
 
 PROFILES = {
-    "calm": _Profile(crash=3, double=0, expire=2, outage=0, handover=0),
+    "calm": _Profile(crash=3, double=0, expire=2, outage=0, handover=0, freeze=0),
     "crashes": _Profile(crash=30, double=6, handover=8),
     "answers": _Profile(answers=35),
     "everything": _Profile(answers=20),
     "edits": _Profile(apply=30, answers=15),
-    "groups": _Profile(expire=25, rebalance=15, poll=160, answers=10, effects=5),
+    "groups": _Profile(expire=25, rebalance=15, poll=160, answers=10, effects=5, freeze=20),
     "moves": _Profile(publish=180, crash=10, moving=True, handover=25, double=0),
     "time": _Profile(pauses=(0, 50, 300, 2_000), long_pauses=0.02, within=6_000, outage=10),
 }
@@ -176,6 +177,7 @@ class _Author:
             (self._compact, self.profile.compact),
             (self._outage, self.profile.outage),
             (self._handover, self.profile.handover),
+            (self._freeze, self.profile.freeze),
         ]
         likely.append((self._step, 1_000 - sum(weight for _, weight in likely)))
         happenings, weights = zip(*likely, strict=True)
@@ -237,6 +239,21 @@ class _Author:
             yield self._do("step", slot, 20, self._seed())
             yield self._do("haunt", slot, self.rng.randint(1, 8), self._seed())
 
+    def _freeze(self) -> Iterator[Action]:
+        """A commit stands still while the group gives what it speaks of to others, and goes on then."""
+        slot = self._slot()
+        yield from self._publish()
+        yield self._do("step", slot, self.rng.randint(1, 12), self._seed())
+        yield from self.rng.choice((self._rebalance, self._crash, self._crash))()
+        if self.rng.random() < 0.3:
+            yield self._do("expire", slot)
+        for _ in range(3):
+            for each in self.setup.names:
+                yield self._do("poll", each, self._seed())
+                if each != slot:
+                    yield self._do("step", each, 15, self._seed())
+        yield self._do("step", slot, self.rng.randint(4, 20), self._seed())
+
     def _handover(self) -> Iterator[Action]:
         """A worker goes behind a commit whose markers are late or whose candidates are not read, and others take over
         what it had.
@@ -280,8 +297,8 @@ class _Author:
     def _answer(self) -> Iterator[Action]:
         rng = self.rng
         if rng.random() < 0.4:
-            yield self._do("straggle", rng.choice(("send_offsets", "commit", "abort")))
             slot = self._slot()
+            yield self._do("straggle", rng.choice(("send_offsets", "commit", "commit", "abort")), slot)
             yield self._do("step", slot, rng.randint(6, 20), self._seed())
             yield from self._publish()
             yield self._do("step", slot, rng.randint(1, 10), self._seed())

@@ -22,7 +22,7 @@ from signal_router.testing.schedules import Action, Schedule, Setup
 
 SESSION_MS = 6_000
 """So long the group waits for a member that died."""
-ROUNDS = 3_000
+ROUNDS = 600
 """Everything must have come to its end in so many rounds of 100 ms, or the workers hang."""
 
 _GHOST_POLLS = 0.3
@@ -211,8 +211,8 @@ class Simulation:
     def _fault(self, call: Call, error: str, effect: str) -> None:
         self.plant.faults.fail(call, _ERRORS[error], effect=Effect(effect))
 
-    def _straggle(self, call: Literal["send_offsets", "commit", "abort"]) -> None:
-        self.plant.faults.straggle(call)
+    def _straggle(self, call: Literal["send_offsets", "commit", "abort"], slot: str) -> None:
+        self.plant.faults.straggle(call, transactional_id=f"{APP}-{slot}")
 
     def _release(self) -> None:
         self.plant.faults.release()
