@@ -279,12 +279,14 @@ class MemoryWorker:
 
     # ---- the consume thread's part
 
-    def poll(self) -> None:
-        """One poll of the consumer, with its callbacks. A revoke finishes the open work or voids it, by chance."""
+    def poll(self, *, finish: bool = True) -> None:
+        """One poll of the consumer, with its callbacks. A revoke lets the open work `finish`, or voids it, as it does
+        where there is no time.
+        """
         rebalance = self.member.poll()
         if rebalance is not None:
             self.plant.happened[rebalance.kind] += 1
-            self.rebalanced(rebalance)
+            self.rebalanced(rebalance, finish=finish)
 
     def leave(self) -> None:
         """A clean stop: finishes the open work and leaves the group; the life is over."""
@@ -294,7 +296,7 @@ class MemoryWorker:
         self.member.leave()
         self.ended = "left"
 
-    def rebalanced(self, rebalance: Rebalance) -> None:
+    def rebalanced(self, rebalance: Rebalance, *, finish: bool) -> None:
         """The group's callback."""
         happened = self.plant.happened
         if rebalance.kind == "assigned":
@@ -307,7 +309,7 @@ class MemoryWorker:
             self._group_metadata = self.member.group_metadata()
             return
         self._beside = self._found = None
-        clean = rebalance.kind == "revoked" and self.rng.random() < 0.6
+        clean = rebalance.kind == "revoked" and finish
         if clean:
             self._finish()
         else:

@@ -58,6 +58,7 @@ def judge(simulation: Simulation) -> Report:
         *((invariant_of(difference), difference) for difference in differences),
         *_repeated(evaluation, plant.outputs(plant.names.triggers)),
         *_torn(plant),
+        *_unknown_parents(evidence, plant.outputs(plant.names.triggers)),
         *_marks_ahead(evidence, plant),
         *_offsets(plant),
         *_fenced(plant),
@@ -91,6 +92,15 @@ def _repeated(evaluation: Evaluation, triggers: Iterable[Output]) -> Iterator[Vi
     for trigger_id, count in found.items():
         if count > max(1, expected[trigger_id]):
             yield Invariant.UNIQUE, f"trigger {trigger_id} fired {count} times, not {expected[trigger_id]}"
+
+
+def _unknown_parents(evidence: Evidence, triggers: Iterable[Output]) -> Iterator[Violation]:
+    known = {(*partition, record.offset) for partition, records in evidence.signals.items() for record in records}
+    for _, value, _ in triggers:
+        for signal in json.loads(value or b"{}").get("signals", ()):
+            position = signal["position"]
+            if (position["topic"], position["partition"], position["offset"]) not in known:
+                yield Invariant.PARENTS, f"no record is at {position}"
 
 
 def _torn(plant: Plant) -> Iterator[Violation]:

@@ -48,6 +48,11 @@ class Mutant:
     worker: type[MemoryWorker] = MemoryWorker
     patch: Callable[[], AbstractContextManager[object]] = nullcontext
 
+    @property
+    def broken(self) -> str:
+        """What is broken by it, for people."""
+        return " or ".join(each.value if isinstance(each, Invariant) else each for each in self.breaks)
+
 
 # ---- the commit
 
@@ -126,9 +131,9 @@ class _TouchedLeftOut(MemoryWorker):
 
 
 class _NoBarrier(MemoryWorker):
-    def rebalanced(self, rebalance: Rebalance) -> None:
+    def rebalanced(self, rebalance: Rebalance, *, finish: bool) -> None:
         if rebalance.kind != "revoked":
-            super().rebalanced(rebalance)
+            super().rebalanced(rebalance, finish=finish)
 
 
 # ---- restore and local candidates
@@ -310,14 +315,16 @@ MUTANTS: Mapping[str, Mutant] = {
         "reading goes on behind what was aborted; the client does not seek back", (Invariant.CONSERVED,), _NoSeek
     ),
     "producer kept after an uncertain outcome": Mutant(
-        "a straggling request ends or changes a later transaction (KIP-890)", (Invariant.CONSERVED,), _ProducerKept
+        "a straggling request ends or changes a later transaction (KIP-890)", (Invariant.OFFSETS,), _ProducerKept
     ),
     "random transactional id": Mutant("a new life fences nobody", (Invariant.FENCED,), _AnotherId),
     "restore to the last stable offset": Mutant(
         "offsets may be visible before the changelog's marker is (KAFKA-10167)", (REFUSED,), _StableEnd
     ),
     "refreshed metadata": Mutant(
-        "a stage of an ended assignment speaks with the next one's generation", (Invariant.OFFSETS,), _Refreshed
+        "a stage of an ended assignment speaks with the next one's generation",
+        (Invariant.UNIQUE, Invariant.OFFSETS),
+        _Refreshed,
     ),
     "anonymous metadata": Mutant(
         "nobody claims to be a member, so the broker fences nothing", (Invariant.OFFSETS,), _Anonymous
@@ -370,7 +377,7 @@ MUTANTS: Mapping[str, Mutant] = {
     ),
     "delete by absence": Mutant("a tombstone deletes a subscription", (Invariant.COMPLETE,), _DeleteByAbsence),
     "blind: restore to the last stable offset": Mutant(
-        "… and the worker does not notice", (Invariant.TABLES,), _blind(_StableEnd)
+        "… and the worker does not notice", (Invariant.CONSERVED,), _blind(_StableEnd)
     ),
     "blind: touched partition left out": Mutant(
         "… and the worker does not notice", (Invariant.TABLES,), _blind(_TouchedLeftOut)

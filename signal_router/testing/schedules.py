@@ -213,7 +213,10 @@ class _Author:
         yield self._do("step", self._slot(), self.rng.randint(1, self.profile.effects), self._seed())
 
     def _poll(self) -> Iterator[Action]:
-        yield self._do("poll", self._slot(), self._seed())
+        yield from self._poll_of(self._slot())
+
+    def _poll_of(self, slot: str, finish: float = 0.6) -> Iterator[Action]:
+        yield self._do("poll", slot, self.rng.random() < finish, self._seed())
 
     def _crash(self) -> Iterator[Action]:
         slot, chance = self._slot(), self.rng.random()
@@ -235,7 +238,7 @@ class _Author:
         yield self._do("double", slot)
         for _ in range(self.rng.randint(2, 8)):
             yield from self._publish()
-            yield self._do("poll", slot, self._seed())
+            yield from self._poll_of(slot)
             yield self._do("step", slot, 20, self._seed())
             yield self._do("haunt", slot, self.rng.randint(1, 8), self._seed())
 
@@ -249,7 +252,7 @@ class _Author:
             yield self._do("expire", slot)
         for _ in range(3):
             for each in self.setup.names:
-                yield self._do("poll", each, self._seed())
+                yield from self._poll_of(each, finish=0.6 if each != slot else 0.2)
                 if each != slot:
                     yield self._do("step", each, 15, self._seed())
         yield self._do("step", slot, self.rng.randint(4, 20), self._seed())
@@ -272,7 +275,7 @@ class _Author:
         yield from self._publish()
         for _ in range(4):
             for other in self.setup.names:
-                yield self._do("poll", other, self._seed())
+                yield from self._poll_of(other)
                 yield self._do("step", other, self.rng.randint(2, 12), self._seed())
         self.later.append((self._turn_after(), Action(0, "start", (slot,))))
 

@@ -91,7 +91,7 @@ class Simulation:
             for slot, worker in list(self.workers.items()):
                 worker.draining = True
                 worker.rng = random.Random(number)
-                worker.poll()
+                worker.poll(finish=number % 2 == 0)
                 for _ in range(6):
                     worker.step()
                 self._bury(slot)
@@ -181,11 +181,11 @@ class Simulation:
             worker.step()
         self._bury(slot)
 
-    def _poll(self, slot: str, seed: int) -> None:
+    def _poll(self, slot: str, finish: bool, seed: int) -> None:  # noqa: FBT001 - as the action has it
         worker = self.workers.get(slot)
         if worker is not None:
             worker.rng = random.Random(seed)
-            worker.poll()
+            worker.poll(finish=finish)
             self._bury(slot)
 
     def _bury(self, slot: str) -> None:

@@ -8,14 +8,9 @@ from test_commit_schedules import SEED
 from signal_router.testing.mutants import MUTANTS
 from signal_router.testing.schedules import schedule_of
 from signal_router.testing.simulator import run
-from signal_router.verify.report import Invariant
 
 SCHEDULES = 1_500
 """A mutant that outlives so many is alive."""
-
-
-def named(invariant: Invariant | str) -> str:
-    return invariant.value if isinstance(invariant, Invariant) else invariant
 
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
@@ -23,11 +18,7 @@ def test_a_worker_without_a_rule_is_found_out(name: str) -> None:
     mutant = MUTANTS[name]
     for tried, seed in enumerate(range(SEED, SEED + SCHEDULES), 1):
         result = run(schedule_of(seed), mutant)
-        caught = result.broken.intersection(mutant.breaks)
-        if caught:
-            shown = next(each for each in result.violations if each.startswith(tuple(map(named, caught))))
-            print(f"{name}: dead after {tried} schedules, by seed {seed}: {shown[:200]}")
+        if result.broken.intersection(mutant.breaks):
+            print(f"{name}: dead after {tried} schedules, by seed {seed}: {result.violations[0][:200]}")
             return
-    raise AssertionError(
-        f"{name} lives: {SCHEDULES} schedules from seed {SEED} broke none of {[*map(named, mutant.breaks)]}"
-    )
+    raise AssertionError(f"{name} lives: {SCHEDULES} schedules from seed {SEED} never broke: {mutant.broken}")
