@@ -369,10 +369,10 @@ MUTANTS: Mapping[str, Mutant] = {
     "expiry by wall clock during lag": Mutant(
         "deadlines pass while the partner is in the log", (Invariant.COMPLETE,), _WallClock
     ),
-    "marks ahead of offsets": Mutant(
+    "marks ahead of the offsets they speak of": Mutant(
         "a signals partition is announced as read that was not", (Invariant.ORDER,), _MarksAhead
     ),
-    "definition from a stale view": Mutant(
+    "definition taken from a stale view": Mutant(
         "stage 2 decides with older definitions than stage 1 saw", (Invariant.ORDER,), _StaleView
     ),
     "delete by absence": Mutant("a tombstone deletes a subscription", (Invariant.COMPLETE,), _DeleteByAbsence),
@@ -380,7 +380,7 @@ MUTANTS: Mapping[str, Mutant] = {
         "… and the worker does not notice", (Invariant.CONSERVED,), _blind(_StableEnd)
     ),
     "blind: touched partition left out": Mutant(
-        "… and the worker does not notice", (Invariant.TABLES,), _blind(_TouchedLeftOut)
+        "… and the worker does not notice", (Invariant.ONE_OUTCOME,), _blind(_TouchedLeftOut)
     ),
     "blind: void stage written to the table": Mutant(
         "… and the worker does not notice", (Invariant.TABLES,), _blind(_VoidWritten)
