@@ -12,8 +12,8 @@ from signal_router.core.tables import JoinSet, Pending
 from signal_router.model.log import TopicPartition
 from signal_router.state.keys import LOCAL_POSITION, after, partition_prefix
 from signal_router.state.store import MemoryStore
-from signal_router.testing.driver import APP, Plant
 from signal_router.testing.memory_log import OFFSETS_PARTITION
+from signal_router.testing.plant import APP, Plant
 from signal_router.testing.reference import CandidateInput, Evaluation, Evidence, MarkInput
 from signal_router.testing.reference_evidence import Output
 from signal_router.testing.simulation import Simulation

@@ -28,8 +28,9 @@ from signal_router.runtime.marks import MarkKeeper
 from signal_router.runtime.positions import TablePosition
 from signal_router.runtime.stage import Stage, StageState
 from signal_router.state.tables import PartitionTable
-from signal_router.testing.driver import APP, MemoryWorker
+from signal_router.testing.driver import MemoryWorker
 from signal_router.testing.memory_log import Isolation, MemoryLog, Rebalance
+from signal_router.testing.plant import APP
 from signal_router.verify.report import Invariant
 
 REFUSED = "the engine's own check"

@@ -70,6 +70,9 @@ def _simplifications(schedule: Schedule) -> Iterator[Schedule]:
         yield replace(schedule, setup=replace(setup, signals_partitions=setup.signals_partitions - 1))
     if setup.candidates_partitions > 1:
         yield replace(schedule, setup=replace(setup, candidates_partitions=setup.candidates_partitions - 1))
+    for left_out in setup.subscriptions if len(setup.subscriptions) > 1 else ():
+        rest = tuple(name for name in setup.subscriptions if name != left_out)
+        yield replace(schedule, setup=replace(setup, subscriptions=rest))
     if setup.local:
         yield replace(schedule, setup=replace(setup, local=False))
     for place, action in enumerate(schedule.actions):

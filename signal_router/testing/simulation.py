@@ -15,9 +15,10 @@ from signal_router.model.documents import Document, read_documents
 from signal_router.model.log import AbortableError, LogError, ProducerFencedError, TopicPartition, UnknownOutcomeError
 from signal_router.state.store import MemoryStore
 from signal_router.testing.clock import START_AT
-from signal_router.testing.driver import APP, DELETE_RETENTION_MS, MemoryWorker, Plant
+from signal_router.testing.driver import DELETE_RETENTION_MS, MemoryWorker
 from signal_router.testing.memory_faults import Call, Effect
 from signal_router.testing.memory_log import OFFSETS_PARTITION
+from signal_router.testing.plant import APP, Plant
 from signal_router.testing.schedules import Action, Schedule, Setup
 
 SESSION_MS = 6_000
