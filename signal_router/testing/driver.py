@@ -55,6 +55,8 @@ DELETE_RETENTION_MS = 120_000
 
 _LARGE = 1_000_000
 _FOR_EVER = 1 << 62
+_COMMITS = 0.4
+"""So many batches are committed before the next is taken."""
 _LATE_ANSWERS = 0.25
 """So many effects have happened for a while before the worker hears of it."""
 
@@ -89,7 +91,6 @@ class MemoryWorker:
     joiners: type[Joiner] = Joiner
     marks: type[MarkKeeper] = MarkKeeper
     views: type[DefinitionsView] = DefinitionsView
-    limits = Limits()
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class MemoryWorker:
         plant.slots[slot] = max(incarnation, plant.slots.get(slot, 0))
         self.incarnation = incarnation
         self.store = store or MemoryStore()
+        self.limits = Limits(per_key=plant.per_key)
         self.ended: str | None = None
         self.draining = False
         names = plant.names
@@ -301,19 +303,30 @@ class MemoryWorker:
         if tp not in self._running:
             return
         batch = self._fetch(tp)
+        full = False
         if not batch.records:
             self._met_end(batch)
         elif tp.topic == self.plant.names.signals:
             stage = self._open()
-            self._match.step(batch, stage, now=self.plant.clock(), max_outputs=_LARGE, max_records=_LARGE)
+            full = not self._match.step(
+                batch, stage, now=self.plant.clock(), max_outputs=self._room(), max_records=_LARGE
+            )
             self.local.join(stage, max_outputs=self.rng.choice((len(stage.outputs) + 3, _LARGE)))
         else:
             self.read.add(tp.partition)
-            if self._join.step(batch, self._open(), max_outputs=_LARGE, max_records=_LARGE) is Progress.BEHIND:
+            progress = self._join.step(batch, self._open(), max_outputs=self._room(), max_records=_LARGE)
+            full = progress is Progress.FULL
+            if progress is Progress.BEHIND:
                 self.plant.happened["waited for definitions"] += 1
                 self._learn()
-        if self._stage is not None and self.rng.random() < (1.0 if self.draining else 0.4):
+        if full:
+            self.plant.happened["stage full"] += 1
+        if self._stage is not None and (full or self.draining or self.rng.random() < _COMMITS):
             yield from self._commit()
+
+    def _room(self) -> int:
+        """How many outputs a stage may have: at times so few that a batch, or what is due, does not fit."""
+        return _LARGE if self.draining else self.rng.choice((3, 12, _LARGE, _LARGE))
 
     def _fetch(self, tp: TopicPartition) -> MemoryBatch:
         if tp.topic == self.plant.names.signals:
@@ -328,6 +341,8 @@ class MemoryWorker:
             self._match.met_end(batch.tp, batch.next_offset)
         else:
             self._join.met_end(batch.tp.partition, batch.next_offset)
+            if self.draining:  # a timer does it, where there is one
+                self._join.settle(self._join.partitions[batch.tp.partition], self._open(), max_outputs=_LARGE)
 
     def _mark(self) -> Iterator[str]:
         """Announces how far the signals have been read, and finishes what the definitions ask for."""
@@ -341,7 +356,7 @@ class MemoryWorker:
         self.local.send(self._open(), max_outputs=_LARGE)
         self._marks.emit(self._open())
         for partition in self._join.partitions.values():
-            self._join.settle(partition, self._open(), max_outputs=_LARGE)
+            self._join.settle(partition, self._open(), max_outputs=self._room())
         yield from self._commit()
 
     def _learn(self) -> None:

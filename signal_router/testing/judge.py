@@ -83,6 +83,7 @@ def _count(evaluation: Evaluation, happened: Counter[str]) -> None:
     happened["dead letter"] += len(evaluation.dead_letters)
     for ended in evaluation.ended:
         happened[f"outcome {ended.outcome}"] += 1
+        happened["over the limit"] += ended.reason == "limit"
 
 
 def _repeated(evaluation: Evaluation, triggers: Iterable[Output]) -> Iterator[Violation]:

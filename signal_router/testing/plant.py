@@ -14,6 +14,7 @@ from signal_router.testing.reference import (
     DefinitionRecord,
     Evaluation,
     Evidence,
+    Limits,
     SignalRecord,
     compare,
     evaluate,
@@ -34,6 +35,8 @@ class Plant:
     signals_partitions: int = 2
     candidates_partitions: int = 2
     timestamps: Literal["CreateTime", "LogAppendTime"] = "LogAppendTime"
+    per_key: int = 100_000
+    """The most signals that may be pending for one key."""
     clock: ManualClock = field(default_factory=ManualClock)
     faults: Faults = field(default_factory=Faults)
     happened: Counter[str] = field(default_factory=Counter)
@@ -91,6 +94,7 @@ class Plant:
             views=views,
             inputs=inputs,
             default_topic=names.triggers,
+            limits=Limits(per_key=self.per_key),
         )
 
     def evaluate(self, evidence: Evidence | None = None) -> tuple[Evaluation, list[str]]:

@@ -51,7 +51,7 @@ class Action(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What stands fast for a whole schedule. Times in ms."""
+    """What stands fast for a whole schedule. Times in ms; `per_key` is the limit of what may wait for one key."""
 
     signals_partitions: int = 2
     candidates_partitions: int = 2
@@ -61,6 +61,7 @@ class Setup:
     timestamps: Timestamps = "LogAppendTime"
     within: int = 30_000
     dedupe: int = 60_000
+    per_key: int = 100_000
     subscriptions: tuple[str, ...] = ("pair",)
     """Those that are there from the begin."""
 
@@ -103,6 +104,7 @@ def schedule_of(seed: int) -> Schedule:
         timestamps="CreateTime" if rng.random() < 0.2 else "LogAppendTime",
         within=profile.within,
         dedupe=2 * profile.within,
+        per_key=rng.choice((3, 100_000, 100_000, 100_000)),
         subscriptions=tuple(sorted({"pair", *rng.sample(SUBSCRIPTIONS, rng.randint(0, 2))})),
     )
     return Schedule(setup, tuple(_Author(setup, profile, rng).write()))

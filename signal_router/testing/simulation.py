@@ -49,7 +49,7 @@ class Simulation:
 
     def __init__(self, setup: Setup, worker: type[MemoryWorker] = MemoryWorker) -> None:
         self.setup = setup
-        self.plant = Plant(setup.signals_partitions, setup.candidates_partitions, setup.timestamps)
+        self.plant = Plant(setup.signals_partitions, setup.candidates_partitions, setup.timestamps, setup.per_key)
         self.workers: dict[str, MemoryWorker] = {}
         self.stores = {slot: MemoryStore() for slot in setup.names}
         self.lives: Counter[str] = Counter()

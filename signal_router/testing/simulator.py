@@ -54,7 +54,7 @@ MUST_HAPPEN = (
     *(f"{call}/straggle" for call in ("send_offsets", "commit", "abort")),
     *("released/applied", "released/refused/ProducerFencedError", "joined locally", "sent through the topic"),
     *(f"outcome {outcome}" for outcome in ("fired", "duplicate", "expired", "superseded", "discarded")),
-    "dead letter",
+    *("dead letter", "stage full", "over the limit"),
 )
 """What a run of many schedules must have seen, or it proves nothing."""
 
