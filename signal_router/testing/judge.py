@@ -68,14 +68,31 @@ def judge(simulation: Simulation) -> Report:
     ]
     for invariant, violation in violations:
         found[invariant].append(violation)
-    examined = len(evaluation.expected) + len(evaluation.dead_letters)
-    return Report(
-        tuple(
-            finding(invariant, found[invariant], examined=examined)
-            for invariant in Invariant
-            if invariant is not Invariant.STRUCK  # that is judged over many schedules
-        )
-    )
+    examined = _examined(simulation, evidence, evaluation)
+    return Report(tuple(finding(each, found[each], examined=examined[each]) for each in Invariant if each in examined))
+
+
+def _examined(simulation: Simulation, evidence: Evidence, evaluation: Evaluation) -> Mapping[Invariant, int]:
+    """How much each invariant is judged by. `STRUCK` is judged over many schedules, not here."""
+    plant = simulation.plant
+    triggers = len(plant.outputs(plant.names.triggers))
+    tables = sum(tp.topic == plant.names.candidates for each in simulation.workers.values() for tp in each.running)
+    return {
+        Invariant.COMPLETE: len(evaluation.triggers),
+        Invariant.SOUND: triggers,
+        Invariant.UNIQUE: triggers,
+        Invariant.ONE_OUTCOME: len(evaluation.expected),
+        Invariant.CONSERVED: len(evaluation.expected),
+        Invariant.LINEAGE: triggers,
+        Invariant.PARENTS: triggers,
+        Invariant.OFFSETS: len(plant.broker.entries(OFFSETS_PARTITION)),
+        Invariant.ORDER: sum(map(len, evidence.inputs.values())),
+        Invariant.TABLES: tables,
+        Invariant.FENCED: len(plant.outputs(plant.names.lineage)),
+        Invariant.CLOSED: sum(simulation.lives.values()),
+        Invariant.CAUGHT_UP: len(plant.inputs),
+        Invariant.DEAD_LETTERS: len(evaluation.dead_letters),
+    }
 
 
 def _count(evaluation: Evaluation, happened: Counter[str]) -> None:

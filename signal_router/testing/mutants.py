@@ -376,7 +376,7 @@ MUTANTS: Mapping[str, Mutant] = {
     "definition taken from a stale view": Mutant(
         "stage 2 decides with older definitions than stage 1 saw", (Invariant.ORDER,), _StaleView
     ),
-    "delete by absence": Mutant("a tombstone deletes a subscription", (Invariant.COMPLETE,), _DeleteByAbsence),
+    "delete by absence": Mutant("a tombstone deletes a subscription", (Invariant.CONSERVED,), _DeleteByAbsence),
     "blind: restore to the last stable offset": Mutant(
         "… and the worker does not notice", (Invariant.CONSERVED,), _blind(_StableEnd)
     ),

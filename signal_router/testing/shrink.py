@@ -56,10 +56,11 @@ def _with_fewer_actions(schedule: Schedule, budget: _Budget) -> Schedule:
 
 
 def _simpler(schedule: Schedule, budget: _Budget) -> Schedule:
-    for simplified in _simplifications(schedule):
-        if budget.fails(simplified):
-            return simplified
-    return schedule
+    while True:
+        simplified = next((each for each in _simplifications(schedule) if budget.fails(each)), None)
+        if simplified is None:
+            return schedule
+        schedule = simplified
 
 
 def _simplifications(schedule: Schedule) -> Iterator[Schedule]:

@@ -98,11 +98,20 @@ def test_what_breaks_the_simulator_itself_is_no_verdict():
         run(schedule_of(1), Mutant(worker=Broken))
 
 
-def test_without_anything_to_look_at_nothing_holds():
+def test_without_signals_nothing_is_said_of_triggers():
     report = run(Schedule(Setup(), ())).report
 
     assert report is not None
-    assert {each.verdict for each in report} == {Verdict.UNJUDGED}
+    assert report.verdict is Verdict.UNJUDGED
+    for invariant in (Invariant.COMPLETE, Invariant.SOUND, Invariant.UNIQUE, Invariant.ORDER, Invariant.DEAD_LETTERS):
+        assert report[invariant].verdict is Verdict.UNJUDGED
+
+
+def test_a_schedule_is_judged_by_every_invariant_that_is_not_about_many():
+    reports = [run(schedule_of(seed)).report for seed in range(1, 6)]
+
+    for invariant in set(Invariant) - {Invariant.STRUCK}:
+        assert any(report is not None and report[invariant].verdict is Verdict.HOLDS for report in reports), invariant
 
 
 @pytest.mark.parametrize(
