@@ -281,14 +281,21 @@ _MEMBERS: Mapping[str, list[dict[str, object]]] = {
 
 @cache
 def document(name: str, policy: str, generation: int, edit: int, within: int, dedupe: int) -> Document:
-    """The document of one of the subscriptions of schedules: "pair", "each" (no join), "one", "three", "both"."""
+    """The document of one of the subscriptions of schedules: "pair", "each" (no join), "one", "three", "both".
+
+    Some edits shorten `within` or lengthen `dedupe`, some narrow the predicates; all change the template.
+    """
     alias = "ac"[generation % 2]
+    within, dedupe = {3: (within // 3, dedupe), 4: (within, dedupe * 2)}.get(edit, (within, dedupe))
+    members = [{**member, "alias": str(member["alias"]).format(alias=alias)} for member in _MEMBERS[name]]
+    if edit == 2:
+        members[-1] |= {"match": {"n": {">": 1}}}
     spec = {
         **({} if name == "each" else {"join": {"k": "any"}}),
         "policy": policy,
         "within": f"{within}ms",
         "dedupe": f"{dedupe}ms",
-        "members": [{**member, "alias": str(member["alias"]).format(alias=alias)} for member in _MEMBERS[name]],
+        "members": members,
         "trigger": {"params": {"edit": edit, "n": f"{{{alias}.params.n}}"}},
     }
     whole = {"apiVersion": "signal-router/v1", "kind": "Subscription", "metadata": {"id": f"team/{name}"}, "spec": spec}
