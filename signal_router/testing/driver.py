@@ -6,26 +6,25 @@
     worker.step()           # one effect more: of a take-over, of a batch, of a commit
 
 Nothing happens between two calls. Whoever calls is the scheduler: a crash is a worker that is not called any more, a
-zombie one that goes on after `member.expire()`, and a rebalance may fall between any two effects of a commit. What a
-worker keeps on disk (`store`) may outlive it. `MUTANTS` names rules of the protocol that can be left out, so that a
-proof can show that it would notice.
+zombie one that goes on after `member.expire()`, and a rebalance may fall between any two effects of a commit, or while
+the answer to one is on its way. What a worker keeps on disk (`store`) may outlive it. What a worker decides by chance
+follows from its `rng`, which may be replaced between two calls.
+
+The methods and factories that `signal_router.testing.mutants` replaces are public for it.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from signal_router.core.join import Joiner, Limits
 from signal_router.errors import StateError
-from signal_router.kafka.topics import TopicNames, resolve
-from signal_router.model.group_metadata import GroupMetadata
 from signal_router.model.log import InputRecord, LogError, NextOffset, ProducerFencedError, TopicPartition
-from signal_router.runtime.commit import Result, Verdict, commit
+from signal_router.runtime.commit import Effect, Result, Verdict, commit
 from signal_router.runtime.definitions import DefinitionsView
 from signal_router.runtime.destinations import Destinations
 from signal_router.runtime.join import CandidatesPartition, JoinProcessor, Progress
@@ -35,40 +34,31 @@ from signal_router.runtime.match import MatchProcessor, SignalsPartition
 from signal_router.runtime.outputs import Outputs
 from signal_router.runtime.positions import LocalPosition, TablePosition, decode_local, decode_position, encode_local
 from signal_router.runtime.stage import Stage
-from signal_router.state.keys import LOCAL_POSITION, POSITION, partition_prefix
+from signal_router.state.keys import LOCAL_POSITION, POSITION, after, partition_prefix
 from signal_router.state.restore import local_entries
 from signal_router.state.store import MemoryStore
 from signal_router.state.tables import PartitionTable
-from signal_router.testing.clock import ManualClock
-from signal_router.testing.memory_broker import OFFSETS_PARTITION
-from signal_router.testing.memory_log import Faults, Isolation, MemoryBroker, MemoryLog, MemoryMember, Unstable
-from signal_router.testing.reference import Evaluation, Evidence, evaluate
-from signal_router.verify.check import check, evaluate_and_check
-from signal_router.verify.logs import App, HeldLogs, NextOffsets, Span, StoredTable
-from signal_router.verify.report import Report
-from signal_router.verify.transactions import Struck
+from signal_router.testing.memory_log import (
+    Isolation,
+    MemoryLog,
+    MemoryMember,
+    Rebalance,
+    Unstable,
+)
+from signal_router.testing.plant import APP, Plant
 
 Committed = Mapping[TopicPartition, NextOffset | None]
 TPs = frozenset[TopicPartition]
 
-APP = "app"
+DELETE_RETENTION_MS = 120_000
+"""How long a tombstone of the changelog stays after it was cleaned for the first time."""
+
 _LARGE = 1_000_000
 _FOR_EVER = 1 << 62
-
-MUTANTS = frozenset(
-    {
-        "anonymous metadata",  # nobody claims to be a member, so the broker fences nothing
-        "refreshed metadata",  # the stage of an ended assignment speaks with the next one's generation
-        "touched partition left out",  # a table is changed without its partition's offset in the transaction
-        "no seek after an abort",  # the client does not seek back by itself
-        "replay to the stable end",  # offsets may be visible before the changelog's marker is (KAFKA-10167)
-        "local at once",  # candidates overtake those that earlier owners of their signals partition sent
-        "local past own candidates",  # candidates overtake those that this worker sent itself
-        "local past what was sent meanwhile",  # … and those that it sent to a partition while it was taken over
-        "local past what came",  # where partitions come, what their former owners sent to kept ones is overtaken
-        "producer kept",  # no new producer after a call whose first request may still be on its way
-    }
-)
+_COMMITS = 0.4
+"""So many batches are committed before the next is taken."""
+_LATE_ANSWERS = 0.25
+"""So many effects have happened for a while before the worker hears of it."""
 
 
 @dataclass(slots=True)
@@ -79,98 +69,6 @@ class MemoryBatch:
     records: list[InputRecord]
     next_offset: int
     at: int = 0
-
-
-@dataclass(slots=True)
-class Plant:
-    """One app's topics on a broker in memory, its clock, and the faults of its clients.
-
-    `happened` counts what struck.
-    """
-
-    signals_partitions: int = 2
-    candidates_partitions: int = 2
-    clock: ManualClock = field(default_factory=ManualClock)
-    faults: Faults = field(default_factory=Faults)
-    happened: Counter[str] = field(default_factory=Counter)
-    slots: set[str] = field(default_factory=set)
-    stores: dict[str, MemoryStore] = field(default_factory=dict)
-    broker: MemoryBroker = field(init=False)
-    names: TopicNames = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.broker = MemoryBroker(self.clock)
-        self.names = names = resolve("", APP)
-        self.broker.create_topic(names.signals, self.signals_partitions, timestamps="LogAppendTime")
-        self.broker.create_topic(names.candidates, self.candidates_partitions)
-        self.broker.create_topic(names.changelog, self.candidates_partitions, compacted=True)
-        for name in (names.definitions, names.triggers, names.lineage, names.dead_letters):
-            self.broker.create_topic(name)
-
-    @property
-    def inputs(self) -> list[TopicPartition]:
-        """Every partition of both stages."""
-        return [
-            *(TopicPartition(self.names.signals, number) for number in range(self.signals_partitions)),
-            *(TopicPartition(self.names.candidates, number) for number in range(self.candidates_partitions)),
-        ]
-
-    def unread(self) -> list[TopicPartition]:
-        """The partitions with records that no committed offset covers."""
-        committed = self.broker.committed(APP, self.inputs)
-        found = []
-        for tp in self.inputs:
-            at = committed[tp]
-            records, _, at_end = self.broker.read(tp, 0 if at is None else at.offset, max_records=1)
-            if records or not at_end:
-                found.append(tp)
-        return found
-
-    def evaluate(self) -> tuple[Evaluation, list[str]]:
-        """What the reference makes of the logs, and every difference between that and the topics."""
-        report, evaluation = evaluate_and_check(self.logs())
-        differences = report.differences()
-        return evaluation or evaluate(Evidence(APP, (), {}, {}, {}, {})), differences
-
-    def check(self, struck: Struck | None = None) -> Report:
-        """What a check says of the logs; with `struck` also whether the faults did."""
-        return check(self.logs(), struck=struck)
-
-    def logs(self) -> HeldLogs:
-        """The logs as they are now, for a check."""
-        names, broker = self.names, self.broker
-        logs = HeldLogs(App(APP, APP, names, (names.signals,)), {})
-        logs.topic_ids = {topic: str(broker.topic_id(topic)) for topic in broker.topics()}
-        for topic in broker.topics():
-            uncommitted = broker.read_all(topic, Isolation.READ_UNCOMMITTED)
-            for tp, records in broker.read_all(topic).items():
-                end = broker.end_offset(tp)
-                stable = broker.end_offset(tp, Isolation.READ_COMMITTED)
-                logs.records[tp], logs.uncommitted[tp] = records, uncommitted[tp]
-                logs.spans[tp] = Span(broker.start_offset(tp), end, end, stable, end)
-        logs.next_offsets = {tp: NextOffsets(at, at) for tp, at in broker.committed(APP, self.inputs).items()}
-        logs.commits = [
-            _committed_offset(record) for record in broker.read_all(OFFSETS_PARTITION.topic)[OFFSETS_PARTITION]
-        ]
-        logs.tables = lambda: list(self._stored_tables())
-        return logs
-
-    def _stored_tables(self) -> Iterator[StoredTable]:
-        """The tables on disk that go as far as the changelog does."""
-        for slot, store in self.stores.items():
-            for number in range(self.candidates_partitions):
-                prefix = partition_prefix(number)
-                raw = store.get(prefix + LOCAL_POSITION)
-                local = None if raw is None else decode_local(raw)
-                changelog = self.broker.read_all(self.names.changelog)[TopicPartition(self.names.changelog, number)]
-                if local is not None and changelog and local.changelog_offset > changelog[-1].offset:
-                    entries = store.scan(prefix, partition_prefix(number + 1))
-                    yield StoredTable(slot, number, {key[len(prefix) :]: value for key, value in entries})
-
-
-def _committed_offset(record: InputRecord) -> tuple[TopicPartition, int]:
-    _, topic, partition = (record.key or b"").decode().rsplit("/", 2)
-    return TopicPartition(topic, int(partition)), int(record.value or b"-1")
 
 
 class _Found(NamedTuple):
@@ -189,6 +87,11 @@ class MemoryWorker:
     are taken over beside those that run.
     """
 
+    joins: type[JoinProcessor] = JoinProcessor
+    joiners: type[Joiner] = Joiner
+    marks: type[MarkKeeper] = MarkKeeper
+    views: type[DefinitionsView] = DefinitionsView
+
     def __init__(
         self,
         plant: Plant,
@@ -199,16 +102,15 @@ class MemoryWorker:
         static: bool = True,
         incremental: bool = False,
         local: bool = True,
-        mutants: frozenset[str] = frozenset(),
         rng: random.Random | None = None,
     ) -> None:
         self.plant = plant
         self.slot = slot
-        plant.slots.add(slot)
+        plant.slots[slot] = max(incarnation, plant.slots.get(slot, 0))
         self.incarnation = incarnation
         self.store = store or MemoryStore()
         plant.stores[slot] = self.store
-        self.mutants = mutants
+        self.limits = Limits(per_key=plant.per_key)
         self.ended: str | None = None
         self.draining = False
         names = plant.names
@@ -219,27 +121,24 @@ class MemoryWorker:
             instance=slot if static else None,
             protocol="consumer" if incremental else "classic",
         )
-        self._rng = rng or random.Random(0)
-        self._static = static
-        self._log = MemoryLog(
-            plant.broker, f"{APP}-{slot}", faults=plant.faults, tripwire="producer kept" not in mutants
-        )
+        self.rng = rng or random.Random(0)
+        self._log = self.make_log()
         self._log_broken = True
-        self._view = DefinitionsView(names.triggers)
+        self.view = self.views(names.triggers)
         self._match = MatchProcessor(
-            names, self._view, slot=slot, candidates_partitions=plant.candidates_partitions, limit_bytes=256 * 1024
+            names, self.view, slot=slot, candidates_partitions=plant.candidates_partitions, limit_bytes=256 * 1024
         )
         destinations = Destinations({names.triggers: _LARGE, names.lineage: _LARGE})
-        self._join = JoinProcessor(
+        self._join = self.joins(
             names,
-            self._view,
+            self.view,
             Outputs(names, APP, destinations, all_lineage=True),
             slot=slot,
             candidates_partitions=plant.candidates_partitions,
             all_lineage=True,
         )
-        self._local = LocalCandidates(self._join, names.candidates, enabled=local)
-        self._marks = MarkKeeper(self._match, self._join)
+        self.local = LocalCandidates(self._join, names.candidates, enabled=local)
+        self._marks = self.marks(self._match, self._join)
         self._marks.set_inputs({names.signals: plant.signals_partitions}, _FOR_EVER)  # there will be no others
         self._assignments = self._assignment = 0
         self._tps: TPs = frozenset()
@@ -250,7 +149,7 @@ class MemoryWorker:
         self._found: _Found | None = None
         self._group_metadata = b""
         self._stage: Stage | None = None
-        self._read: set[int] = set()
+        self.read: set[int] = set()
         self._sending: Stage | None = None
         self._transactions = 0
         self._behind: set[int] = set()
@@ -258,15 +157,42 @@ class MemoryWorker:
         self.at = "idle"
         """The effect that comes next."""
 
+    @property
+    def running(self) -> TPs:
+        """The partitions that were taken over."""
+        return self._running
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is under way."""
+        return self._sending is not None
+
+    def make_log(self) -> MemoryLog:
+        """Gives the transactional log of this slot."""
+        return MemoryLog(self.plant.broker, f"{APP}-{self.slot}", faults=self.plant.faults)
+
     # ---- the consume thread's part
 
-    def poll(self) -> None:
-        """One poll of the consumer, with its callbacks. A revoke finishes the open work or voids it, by chance."""
+    def poll(self, *, finish: bool = True) -> None:
+        """One poll of the consumer, with its callbacks. A revoke lets the open work `finish`, or voids it, as it does
+        where there is no time.
+        """
         rebalance = self.member.poll()
-        if rebalance is None:
-            return
+        if rebalance is not None:
+            self.plant.happened[rebalance.kind] += 1
+            self.rebalanced(rebalance, finish=finish)
+
+    def leave(self) -> None:
+        """A clean stop: finishes the open work and leaves the group; the life is over."""
+        if self._tps:
+            self._finish()
+            self._void()
+        self.member.leave()
+        self.ended = "left"
+
+    def rebalanced(self, rebalance: Rebalance, *, finish: bool) -> None:
+        """The group's callback."""
         happened = self.plant.happened
-        happened[rebalance.kind] += 1
         if rebalance.kind == "assigned":
             if self._incremental and self._assignment:
                 happened["grew"] += 1
@@ -277,7 +203,7 @@ class MemoryWorker:
             self._group_metadata = self.member.group_metadata()
             return
         self._beside = self._found = None
-        clean = rebalance.kind == "revoked" and self._rng.random() < 0.6
+        clean = rebalance.kind == "revoked" and finish
         if clean:
             self._finish()
         else:
@@ -308,7 +234,7 @@ class MemoryWorker:
                 del self._match.partitions[tp]
             else:
                 del self._join.partitions[tp.partition]
-                self._local.forget(tp.partition)
+                self.local.forget(tp.partition)
         self._running -= gone
 
     def _finish(self) -> None:
@@ -320,11 +246,14 @@ class MemoryWorker:
                 self.step()
 
     def _void(self) -> None:
-        if "refreshed metadata" not in self.mutants:
-            for stage in (self._stage, self._sending):
-                if stage is not None:
-                    stage.void()
+        for stage in (self._stage, self._sending):
+            if stage is not None:
+                self.void(stage)
         self._log_broken = True
+
+    def void(self, stage: Stage) -> None:
+        """Takes the right to commit from a stage whose assignment has ended."""
+        stage.void()
 
     def _forget(self) -> None:
         """Before anything goes on its place has to be read from the log."""
@@ -334,7 +263,7 @@ class MemoryWorker:
         self._beside = self._found = None
         self._match.partitions = {}
         self._join.partitions = {}
-        self._local.begin({})
+        self.local.begin({})
 
     # ---- the event loop's part
 
@@ -342,7 +271,7 @@ class MemoryWorker:
         """Does one effect; begins the next activity where none is under way."""
         if self.ended is not None:
             return
-        if self._beside is not None and self._rng.random() < 0.4:
+        if self._beside is not None and self.rng.random() < 0.4:
             self._beside = None if next(self._beside, None) is None else self._beside
         if self._activity is None:
             self._activity = self._next_activity()
@@ -362,39 +291,50 @@ class MemoryWorker:
             return self._run(found)
         if self._tps - self._running and self._beside is None:
             self._beside = self._take_over_beside(self._tps - self._running)
-        if self._rng.random() < 0.15:
+        if self.rng.random() < 0.15:
             self._learn()
-        if not self.draining and self._rng.random() < 0.1:
+        if not self.draining and self.rng.random() < 0.1:
             return self._mark()
         return self._turn()
 
     def _turn(self) -> Iterator[str]:
         """Takes a batch, and commits now and then."""
-        tp = self._rng.choice(sorted(self._running))
+        tp = self.rng.choice(sorted(self._running))
         yield f"batch of {tp.topic}"
         if tp not in self._running:
             return
         batch = self._fetch(tp)
+        full = False
         if not batch.records:
             self._met_end(batch)
         elif tp.topic == self.plant.names.signals:
             stage = self._open()
-            self._match.step(batch, stage, now=self.plant.clock(), max_outputs=_LARGE, max_records=_LARGE)
-            self._local.join(stage, max_outputs=self._rng.choice((len(stage.outputs) + 3, _LARGE)))
+            full = not self._match.step(
+                batch, stage, now=self.plant.clock(), max_outputs=self._room(), max_records=_LARGE
+            )
+            self.local.join(stage, max_outputs=self.rng.choice((len(stage.outputs) + 3, _LARGE)))
         else:
-            self._read.add(tp.partition)
-            if self._join.step(batch, self._open(), max_outputs=_LARGE, max_records=_LARGE) is Progress.BEHIND:
+            self.read.add(tp.partition)
+            progress = self._join.step(batch, self._open(), max_outputs=self._room(), max_records=_LARGE)
+            full = progress is Progress.FULL
+            if progress is Progress.BEHIND:
                 self.plant.happened["waited for definitions"] += 1
                 self._learn()
-        if self._stage is not None and self._rng.random() < (1.0 if self.draining else 0.4):
+        if full:
+            self.plant.happened["stage full"] += 1
+        if self._stage is not None and (full or self.draining or self.rng.random() < _COMMITS):
             yield from self._commit()
+
+    def _room(self) -> int:
+        """How many outputs a stage may have: at times so few that a batch, or what is due, does not fit."""
+        return _LARGE if self.draining else self.rng.choice((3, 12, _LARGE, _LARGE))
 
     def _fetch(self, tp: TopicPartition) -> MemoryBatch:
         if tp.topic == self.plant.names.signals:
             at = self._match.partitions[tp].next_offset
         else:
             at = self._join.partitions[tp.partition].next_offset
-        records, next_offset, _ = self.plant.broker.read(tp, at, max_records=self._rng.randint(1, 5))
+        records, next_offset, _ = self.plant.broker.read(tp, at, max_records=self.rng.randint(1, 5))
         return MemoryBatch(tp, list(records), next_offset)
 
     def _met_end(self, batch: MemoryBatch) -> None:
@@ -402,6 +342,8 @@ class MemoryWorker:
             self._match.met_end(batch.tp, batch.next_offset)
         else:
             self._join.met_end(batch.tp.partition, batch.next_offset)
+            if self.draining:  # a timer does it, where there is one
+                self._join.settle(self._join.partitions[batch.tp.partition], self._open(), max_outputs=_LARGE)
 
     def _mark(self) -> Iterator[str]:
         """Announces how far the signals have been read, and finishes what the definitions ask for."""
@@ -412,17 +354,17 @@ class MemoryWorker:
         if not self._running:
             return
         self._marks.met_ends(ends, sampled_at)
-        self._local.send(self._open(), max_outputs=_LARGE)
+        self.local.send(self._open(), max_outputs=_LARGE)
         self._marks.emit(self._open())
         for partition in self._join.partitions.values():
-            self._join.settle(partition, self._open(), max_outputs=_LARGE)
+            self._join.settle(partition, self._open(), max_outputs=self._room())
         yield from self._commit()
 
     def _learn(self) -> None:
-        at = self._view.revision + 1
+        at = self.view.revision + 1
         records, _, _ = self.plant.broker.read(TopicPartition(self.plant.names.definitions, 0), at)
         for record in records:
-            self._view.take(self._view.read(record))
+            self.view.take(self.view.read(record))
 
     # ---- stages
 
@@ -431,7 +373,7 @@ class MemoryWorker:
             self._transactions += 1
             self._stage = Stage(self._assignment, f"{self.slot}/{self.incarnation}/{self._transactions}")
             self._stage.group_metadata = self._group_metadata
-            self._read = set()
+            self.read = set()
             self._match.flush_ends(self._stage)
             self._join.flush_ends(self._stage)
         return self._stage
@@ -439,15 +381,18 @@ class MemoryWorker:
     def _commit(self) -> Iterator[str]:
         stage = self._stage
         if stage is not None:
-            self._local.send(stage, max_outputs=_LARGE)
+            self.local.send(stage, max_outputs=_LARGE)
         if stage is None or stage.empty:
             self._stage = None
             return
         self._stage, self._sending = None, stage
-        self._mutate(stage)
+        self.staged(stage)
         result = yield from self._effects(stage)
         self._sending = None
-        self._settle(stage, result)
+        self.settle(stage, result)
+
+    def staged(self, stage: Stage) -> None:
+        """Sees a stage that is about to be committed."""
 
     def _effects(self, stage: Stage) -> Generator[str, None, Result]:
         steps = commit(stage, self._log, self.plant.names.changelog, self._local_position)
@@ -455,39 +400,53 @@ class MemoryWorker:
             effect = next(steps)
             while True:
                 yield effect.name
-                if effect.name == "changelog" and "refreshed metadata" in self.mutants:
-                    stage.group_metadata = self.member.group_metadata()
                 try:
-                    effect.run()
+                    self.do(effect, stage)
                 except LogError as error:
+                    if self.rng.random() < _LATE_ANSWERS:
+                        yield f"answer to {effect.name}"
                     effect = steps.throw(error)
                 else:
+                    if self.rng.random() < _LATE_ANSWERS:
+                        yield f"answer to {effect.name}"
                     effect = next(steps)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
-    def _mutate(self, stage: Stage) -> None:
-        if "anonymous metadata" in self.mutants:
-            stage.group_metadata = GroupMetadata(APP, -1, "").encode()
-        if "touched partition left out" in self.mutants and self._running:
-            for number in set(stage.tables) - self._read:
-                stage.next_offsets.pop(TopicPartition(self.plant.names.candidates, number), None)
+    def do(self, effect: Effect, stage: Stage) -> None:  # noqa: ARG002 - a mutant may want to know of what
+        """Does one effect of a commit."""
+        effect.run()
 
-    def _settle(self, stage: Stage, result: Result) -> None:
+    def settle(self, stage: Stage, result: Result) -> None:
+        """Goes on after a commit, as its verdict says."""
         self.plant.happened[f"transaction {result.verdict.value}"] += 1
         if result.verdict is Verdict.COMMITTED:
             self.plant.happened["joined locally"] += stage.counts.get(("candidates", "", "local"), 0)
             self.plant.happened["sent through the topic"] += stage.counts.get(("candidates", "", "topic"), 0)
-            if "local past own candidates" not in self.mutants:
-                self._local.committed(stage, self._log.delivered())
+            self.sent(stage)
             return
         for table in stage.tables.values():
             table.discard()
         if result.verdict is not Verdict.ABORTED:
             self._log_broken = True
-        elif "no seek after an abort" in self.mutants:
-            return
+        self.seek(result)
+
+    def seek(self, result: Result) -> None:  # noqa: ARG002 - a mutant may want to know what failed
+        """Goes back to the committed offsets after a transaction that did not become durable, or may not have."""
         self._forget()
+
+    def write(self, stage: Stage) -> None:
+        """Writes a stage's tables as the commit does, but at any time: what no worker but a mutant does."""
+        changelog = self.plant.names.changelog
+        for number, table in stage.tables.items():
+            if number in stage.writes:
+                end = self.plant.broker.end_offset(TopicPartition(changelog, number))
+                local = (LOCAL_POSITION, self._local_position(end))
+                table.apply([*stage.writes[number], (POSITION, stage.positions[number]), local])
+
+    def sent(self, stage: Stage) -> None:
+        """Takes note of the candidates that a committed stage sent through their topic."""
+        self.local.committed(stage, self._log.delivered())
 
     def _drop_stage(self) -> None:
         if self._stage is not None:
@@ -507,6 +466,10 @@ class MemoryWorker:
         self._drop_stage()
         if self._log_broken:
             yield "take-over: init"
+            if self.plant.slots[self.slot] > self.incarnation:
+                self.plant.happened["slot taken"] += 1
+                self.ended = "slot taken"
+                return
             try:
                 self._log.init()
             except ProducerFencedError:
@@ -540,11 +503,8 @@ class MemoryWorker:
             self._fence_another()
         yield "take-over: target"
         mine = sorted(tp.partition for tp in tps if tp.topic == names.candidates)
-        replayed = (
-            Isolation.READ_COMMITTED if "replay to the stable end" in self.mutants else Isolation.READ_UNCOMMITTED
-        )
-        targets = {number: broker.end_offset(TopicPartition(names.changelog, number), replayed) for number in mine}
-        ends = {number: broker.end_offset(TopicPartition(names.candidates, number)) for number in (*mine, *kept)}
+        targets = {number: self.target(TopicPartition(names.changelog, number)) for number in mine}
+        ends = self.barriers(mine, kept)
         for number in mine:
             yield from self._restore(number, targets[number])
         if assignment != self._assignment:
@@ -553,11 +513,20 @@ class MemoryWorker:
             # Somebody else goes on with these partitions: this assignment has ended, and the group will say so.
             self.plant.happened["overtaken"] += 1
             return None
-        if "local past what came" in self.mutants:
-            ends = {number: end for number, end in ends.items() if number in mine}
-        return _Found(
-            assignment, reloads, committed, dict.fromkeys(ends, 0) if "local at once" in self.mutants else ends
-        )
+        return _Found(assignment, reloads, committed, ends)
+
+    def target(self, changelog: TopicPartition) -> int:
+        """Gives the offset up to which a changelog partition is replayed."""
+        return self.plant.broker.end_offset(changelog)
+
+    def barriers(self, coming: Iterable[int], kept: Iterable[int]) -> Mapping[int, int]:
+        """Gives the offsets up to which candidates partitions are read before they take candidates locally."""
+        topic = self.plant.names.candidates
+        return {number: self.plant.broker.end_offset(TopicPartition(topic, number)) for number in (*coming, *kept)}
+
+    def close_local(self, ends: Mapping[int, int]) -> None:
+        """Keeps candidates partitions from taking candidates locally before these offsets."""
+        self.local.close(ends)
 
     def _run(self, found: _Found) -> Iterator[str]:
         """Lets partitions run that were taken over, unless something came between."""
@@ -567,19 +536,16 @@ class MemoryWorker:
         if found.assignment != self._assignment or found.reloads != self._reloads:
             return
         self._adopt(found.committed)
-        if "local past what was sent meanwhile" in self.mutants:
-            self._local.begin(dict(found.ends))
-        else:
-            self._local.close(found.ends)
+        self.close_local(found.ends)
         self._learn()
         yield from self._announce(found)
 
     def _fence_another(self) -> None:
         """As `signal_router.runtime.former_owners`, but without asking whether the other one is dead."""
-        others = sorted(self.plant.slots - {self.slot})
-        if others and self._rng.random() < 0.1:
+        others = sorted(self.plant.slots.keys() - {self.slot})
+        if others and self.rng.random() < 0.1:
             with suppress(LogError):
-                MemoryLog(self.plant.broker, f"{APP}-{self._rng.choice(others)}").init()
+                MemoryLog(self.plant.broker, f"{APP}-{self.rng.choice(others)}").init()
                 self.plant.happened["another slot fenced"] += 1
 
     def _restore(self, number: int, target: int) -> Iterator[str]:
@@ -587,6 +553,10 @@ class MemoryWorker:
         prefix = partition_prefix(number)
         raw = self.store.get(prefix + LOCAL_POSITION)
         local = None if raw is None else decode_local(raw)
+        if local is not None and local.written_at < self.plant.clock() - DELETE_RETENTION_MS // 2:
+            self.plant.happened["store too old"] += 1
+            self.store.delete_range(prefix, after(prefix))
+            local = None
         at = 0 if local is None else local.changelog_offset
         while at < target:
             yield "take-over: replay"
@@ -616,15 +586,19 @@ class MemoryWorker:
                 continue
             raw = self.store.get(partition_prefix(tp.partition) + POSITION)
             position = None if raw is None else decode_position(raw)
-            self._check(tp, position, found)
+            self.check(tp, position, found)
             table = PartitionTable(self.store, tp.partition)
             sequence = 0 if position is None else position.sequence
-            joiner = Joiner(table, self._view, Limits())
+            joiner = self.joiner(table)
             self._join.partitions[tp.partition] = CandidatesPartition(table, joiner, at.offset, sequence, topic_id)
         self._marks.begin()
 
-    @staticmethod
-    def _check(tp: TopicPartition, position: TablePosition | None, found: NextOffset | None) -> None:
+    def joiner(self, table: PartitionTable) -> Joiner:
+        """Gives who decides for a candidates partition."""
+        return self.joiners(table, self.view, self.limits)
+
+    def check(self, tp: TopicPartition, position: TablePosition | None, found: NextOffset | None) -> None:
+        """Refuses a table that does not fit the committed offset, as `signal_router.runtime.takeover` does."""
         stands = None if position is None else position.next_offset
         committed = None if found is None else found.offset
         if stands != committed:

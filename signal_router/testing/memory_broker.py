@@ -105,9 +105,7 @@ class MemoryBroker:
         """Deletes a topic with everything in it and every group's offsets for it."""
         del self._topics[name]
         for group in self._groups.values():
-            for offsets in (group.committed, *group.pending.values()):
-                for tp in [tp for tp in offsets if tp.topic == name]:
-                    del offsets[tp]
+            group.forget_topic(name)
         self._coordinator.forget_topic(name)
         self._rebalance_readers(name)
 
@@ -142,12 +140,12 @@ class MemoryBroker:
         """Loses everything at and beyond `end`, as an unclean leader election does."""
         self._log(tp).truncate(end)
 
-    def compact(self, name: str, *, tail: int = 0, drop_tombstones: bool = False) -> None:
+    def compact(self, name: str, *, tail: int = 0, drop_tombstones: bool | int = False) -> None:
         """Cleans every partition: the last value per key stays, offsets stay, the newest `tail` offsets are not
-        touched.
+        touched. `drop_tombstones` may be a time: that of `delete.retention.ms`.
         """
         for log in self._topic(name).logs:
-            log.compact(tail=tail, drop_tombstones=drop_tombstones)
+            log.compact(tail=tail, drop_tombstones=drop_tombstones, now=self.clock())
 
     # --- producing without a transaction
 
@@ -266,9 +264,25 @@ class MemoryBroker:
         """Writes the held-back markers (of one partition), returns how many, and holds none back there any more."""
         return self._coordinator.write_markers(tp)
 
+    @property
+    def expired(self) -> int:
+        """How many transactions were ended by their time-out."""
+        return self._coordinator.expired
+
     def expire_transactions(self) -> None:
         """Aborts and fences every transaction that has been open for its time-out (done in every call, too)."""
         self._coordinator.expire()
+
+    def commit_outside(self, offsets: Mapping[TopicPartition, NextOffset], metadata: GroupMetadata) -> None:
+        """Commits next offsets at once, as a consumer does that knows of no transaction (OffsetCommit).
+
+        Raises:
+            AbortableError: the group refused the metadata.
+        """
+        group = self._group(metadata.group)
+        group.validate(offsets, metadata)
+        for tp, next_offset in offsets.items():
+            group.commit(tp, next_offset, self._append_offset(metadata.group, tp, next_offset))
 
     # --- requests of a transactional producer
 
@@ -320,10 +334,9 @@ class MemoryBroker:
             raise AbortableError(f"INVALID_TXN_STATE: {OFFSETS_PARTITION} is not part of the open transaction")
         group = self._group(metadata.group)
         group.validate(offsets, metadata)
-        group.pending.setdefault(producer.producer_id, {}).update(offsets)
+        pending = group.pending.setdefault(producer.producer_id, {})
         for tp, next_offset in offsets.items():
-            key = f"{metadata.group}/{tp.topic}/{tp.partition}".encode()
-            self._append(OFFSETS_PARTITION, key=key, value=b"%d" % next_offset.offset, headers=(), owner=producer)
+            pending[tp] = self._append_offset(metadata.group, tp, next_offset, producer), next_offset
 
     def end_transaction(self, producer: Producer, *, commit: bool) -> None:
         """Ends the producer's transaction and writes its markers (EndTxn). Ending a second time the same way is fine.
@@ -341,6 +354,12 @@ class MemoryBroker:
         if tp == OFFSETS_PARTITION:
             for group in self._groups.values():
                 group.resolve(producer_id, commit=commit)
+
+    def _append_offset(
+        self, group: str, tp: TopicPartition, next_offset: NextOffset, producer: Producer | None = None
+    ) -> int:
+        key = f"{group}/{tp.topic}/{tp.partition}".encode()
+        return self._append(OFFSETS_PARTITION, key=key, value=b"%d" % next_offset.offset, headers=(), owner=producer)
 
     def _append(
         self,

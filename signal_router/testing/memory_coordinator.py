@@ -32,6 +32,7 @@ class TransactionCoordinator:
 
     def __init__(self, clock: Callable[[], int], write_marker: MarkerWriter) -> None:
         self.delayed: set[TopicPartition] = set()
+        self.expired = 0
         self._clock = clock
         self._write_marker = write_marker
         self._transactions: dict[str, _Transaction] = {}
@@ -105,6 +106,7 @@ class TransactionCoordinator:
         for transaction in self._transactions.values():
             if transaction.partitions and now - transaction.started_at >= transaction.timeout_ms:
                 transaction.epoch += 1
+                self.expired += 1
                 self._end(transaction, commit=False)
 
     def write_markers(self, tp: TopicPartition | None) -> int:

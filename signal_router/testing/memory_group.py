@@ -54,7 +54,8 @@ class Group:
         self.protocol = protocol
         self.generation = 0
         self.committed: dict[TopicPartition, NextOffset] = {}
-        self.pending: dict[int, dict[TopicPartition, NextOffset]] = {}
+        self.pending: dict[int, dict[TopicPartition, tuple[int, NextOffset]]] = {}
+        self._sent_at: dict[TopicPartition, int] = {}
         self._counts = counts
         self._seats: dict[str, _Seat] = {}
         self._preparing = False
@@ -97,8 +98,23 @@ class Group:
     def resolve(self, producer_id: int, *, commit: bool) -> None:
         """Ends what the producer's transaction has pending: the marker reached the offsets partition."""
         pending = self.pending.pop(producer_id, {})
-        if commit:
-            self.committed.update(pending)
+        for tp, (sent_at, next_offset) in pending.items() if commit else ():
+            self.commit(tp, next_offset, sent_at)
+
+    def commit(self, tp: TopicPartition, next_offset: NextOffset, sent_at: int) -> None:
+        """Takes a next offset whose record stands at `sent_at` in the offsets partition: what was sent last counts, not
+        what was committed last.
+        """
+        if sent_at >= self._sent_at.get(tp, -1):
+            self.committed[tp] = next_offset
+            self._sent_at[tp] = sent_at
+
+    def forget_topic(self, topic: str) -> None:
+        """Drops all offsets of a deleted topic."""
+        self.committed = {tp: offset for tp, offset in self.committed.items() if tp.topic != topic}
+        self._sent_at = {tp: sent_at for tp, sent_at in self._sent_at.items() if tp.topic != topic}
+        for producer_id, pending in self.pending.items():
+            self.pending[producer_id] = {tp: sent for tp, sent in pending.items() if tp.topic != topic}
 
     # --- membership
 

@@ -81,6 +81,7 @@ class PartitionLog:
         self._entries: list[LogEntry] = []
         self._offsets: list[int] = []
         self._open: dict[int, Run] = {}
+        self._horizons: dict[int, int] = {}
 
     def end_offset(self, isolation: Isolation) -> int:
         """Returns the high watermark, or for read_committed the last stable offset."""
@@ -167,9 +168,12 @@ class PartitionLog:
         self._keep(lambda entry: entry.offset < self._end)
         self._open = {producer: run for producer, run in self._open.items() if run.first_offset < self._end}
 
-    def compact(self, *, tail: int, drop_tombstones: bool) -> None:
+    def compact(self, *, tail: int, drop_tombstones: bool | int, now: int = 0) -> None:
         """Keeps the last value per key below the cleanable point: the last stable offset, less `tail` records kept
         as they are.
+
+        Tombstones and markers stay, or go at once, or (`drop_tombstones` is a time) that many milliseconds after they
+        were cleaned for the first time, as `delete.retention.ms` has it.
         """
         cleanable = min(self.end_offset(Isolation.READ_COMMITTED), max(self._end - tail, self.start_offset))
         last: dict[bytes, int] = {}
@@ -177,14 +181,19 @@ class PartitionLog:
             if entry.offset < cleanable and entry.visible and entry.key is not None:
                 last[entry.key] = entry.offset
 
+        def dropped(entry: LogEntry) -> bool:
+            if isinstance(drop_tombstones, bool):
+                return drop_tombstones
+            return self._horizons.setdefault(entry.offset, now + drop_tombstones) <= now
+
         def keep(entry: LogEntry) -> bool:
             if entry.offset >= cleanable:
                 return True
             if entry.marker is not None:
-                return not drop_tombstones
+                return not dropped(entry)
             if not entry.visible or entry.key is None or last[entry.key] != entry.offset:
                 return False
-            return entry.value is not None or not drop_tombstones
+            return entry.value is not None or not dropped(entry)
 
         self._keep(keep)
 

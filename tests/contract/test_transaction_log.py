@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from clusters import wait_for_end
+from clusters import until, wait_for_end
 
 from signal_router.model.group_metadata import GroupMetadata
 from signal_router.model.log import (
@@ -144,6 +144,46 @@ def test_markers_take_offsets(cluster, log):
     assert [each.offset for each in found] == [0, 2]
     assert cluster.end(topic) == 4
     assert cluster.end(topic, isolation=Isolation.READ_COMMITTED) == 4
+
+
+def test_the_marker_of_an_abort_takes_an_offset_too(cluster, log):
+    topic = cluster.topic(2)
+    log.begin()
+    log.produce([record(topic, b"aborted"), record(topic, b"aborted", partition=1)])
+    wait_for_end(cluster, topic, 1)
+    until(lambda: cluster.end(topic, 1) >= 1)
+    log.abort()
+    log.begin()
+    log.produce([record(topic, b"fine")])
+    log.commit()
+
+    assert [each.offset for each in cluster.read(topic)] == [2]
+    assert (cluster.end(topic), cluster.end(topic, 1)) == (4, 2)
+    assert cluster.read(topic, 1) == []
+
+
+def test_offsets_alone_write_no_marker_to_the_partitions_they_speak_of(cluster, log):
+    topic = cluster.topic()
+    log.begin()
+    log.send_offsets({TopicPartition(topic, 0): NextOffset(0)}, anybody(cluster))
+    log.commit()
+
+    assert cluster.end(topic) == 0
+
+
+def test_of_two_open_transactions_offsets_that_were_sent_later_count(cluster, log):
+    tp = TopicPartition(cluster.topic(), 0)
+    other = cluster.log("other")
+    other.init()
+    log.begin()
+    log.send_offsets({tp: NextOffset(10)}, anybody(cluster))
+    other.begin()
+    other.send_offsets({tp: NextOffset(20)}, anybody(cluster))
+    other.commit()
+    log.commit()
+
+    assert cluster.committed(tp) == {tp: NextOffset(20)}
+    other.close()
 
 
 def test_the_last_stable_offset_stands_before_the_oldest_open_transaction(cluster, log):

@@ -17,6 +17,7 @@ from signal_router.model.canonical import canonical_json
 from signal_router.model.documents import read_documents
 from signal_router.model.records import decode_signal
 from signal_router.model.triggers import NAMESPACE
+from signal_router.testing.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -209,3 +210,10 @@ def test_files_named_on_a_page_exist(page: Path) -> None:
     for text in INLINE.findall(prose(page)):
         if re.fullmatch(rf"({FOLDERS})/[\w/.-]+\.\w+", text):
             assert (ROOT / text).exists() or (ROOT / "signal_router" / text).exists(), text
+
+
+def test_the_table_of_mutants_is_whole() -> None:
+    page = (ROOT / "docs" / "proof.md").read_text()
+    table = page[page.index("| left out |") :].partition("\n\n")[0].splitlines()[2:]
+
+    assert table == [f"| {name} | {mutant.fault} | {mutant.broken} |" for name, mutant in MUTANTS.items()]

@@ -281,6 +281,15 @@ def test_a_transaction_ends_by_its_time_out(broker, log, clock):
         log.commit()
 
 
+def test_time_outs_are_counted(broker, log, clock):
+    log.begin()
+    log.produce([record(b"slow")])
+    clock.advance(10_000)
+    broker.expire_transactions()
+
+    assert broker.expired == 1
+
+
 def test_topics_stamp_records_by_their_producer_or_by_the_broker(broker, clock):
     broker.create_topic("appended", timestamps="LogAppendTime")
     early = clock.now - 5_000
@@ -370,6 +379,23 @@ def test_compaction_leaves_the_tail_and_what_is_not_stable(broker, log):
     broker.compact("changelog")
     other.commit()
     assert visible(broker, changelog) == [b"2", b"open", b"3"]
+
+
+def test_a_tombstone_stays_for_its_time_after_it_was_cleaned_first(broker, log, clock):
+    changelog = TopicPartition("changelog", 0)
+    write(log, record(b"1", "changelog", b"a"), record(b"1", "changelog", b"b"))
+    write(log, record(None, "changelog", b"b"))
+
+    def cleaned() -> list[bytes | None]:
+        broker.compact("changelog", drop_tombstones=60_000)
+        return [each.key for each in broker.read(changelog, 0)[0]]
+
+    clock.advance(100_000)  # its age does not count
+    assert cleaned() == [b"a", b"b"]
+    clock.advance(59_999)
+    assert cleaned() == [b"a", b"b"]
+    clock.advance(1)
+    assert cleaned() == [b"a"]
 
 
 def test_compaction_takes_aborted_records_and_lets_them_hide_nothing(broker, log):
@@ -478,6 +504,37 @@ def test_a_zombie_is_refused_and_learns_of_its_loss_when_it_polls(broker, log):
     assert not GroupMetadata.decode(zombie.group_metadata()).fences
     settle(zombie, heir)
     assert len(zombie.partitions) == len(heir.partitions) == 1
+
+
+def test_a_zombie_is_refused_under_the_consumer_protocol_too(broker, log):
+    zombie = broker.join("app", [TOPIC], protocol="consumer")
+    heir = broker.join("app", [TOPIC], protocol="consumer")
+    settle(zombie, heir, zombie, heir)
+    before, owned = zombie.group_metadata(), zombie.partitions
+
+    zombie.expire()
+    settle(heir)
+
+    assert len(heir.partitions) == 2
+    log.begin()
+    with pytest.raises(AbortableError, match="UNKNOWN_MEMBER_ID"):
+        log.send_offsets({owned[0]: NextOffset(1)}, before)
+    log.abort()
+    assert broker.committed("app", owned) == {owned[0]: None}
+
+
+def test_offsets_outside_a_transaction_are_fenced_and_not_taken_back(broker, log):
+    member = broker.join("app", [TOPIC])
+    settle(member)
+    metadata = GroupMetadata.decode(member.group_metadata())
+    log.begin()
+
+    broker.commit_outside({FIRST: NextOffset(7)}, metadata)
+    with pytest.raises(AbortableError, match="ILLEGAL_GENERATION"):
+        broker.commit_outside({FIRST: NextOffset(8)}, metadata._replace(generation=metadata.generation - 1))
+    log.abort()
+
+    assert broker.committed("app", [FIRST]) == {FIRST: NextOffset(7)}
 
 
 def test_a_member_that_leaves_gives_its_partitions_up(broker):

@@ -34,8 +34,8 @@ from signal_router.runtime.settings import CLASSIC, CONSUMER, Pace, Times, Worke
 from signal_router.runtime.takeover import Cluster, JoinStart, Takeover
 from signal_router.runtime.worker import Phase, Worker
 from signal_router.state.store import MemoryStore
-from signal_router.testing.driver import APP, Plant
 from signal_router.testing.memory_log import MemoryLog
+from signal_router.testing.plant import APP, Plant
 
 DOCUMENT = """
 apiVersion: signal-router/v1
