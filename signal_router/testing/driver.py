@@ -42,6 +42,7 @@ from signal_router.testing.memory_log import (
     Isolation,
     MemoryLog,
     MemoryMember,
+    OffsetOutOfRangeError,
     Rebalance,
     Unstable,
 )
@@ -112,6 +113,7 @@ class MemoryWorker:
         plant.stores[slot] = self.store
         self.limits = Limits(per_key=plant.per_key)
         self.ended: str | None = None
+        """Why this life is over."""
         self.draining = False
         names = plant.names
         self._incremental = incremental
@@ -303,7 +305,12 @@ class MemoryWorker:
         yield f"batch of {tp.topic}"
         if tp not in self._running:
             return
-        batch = self._fetch(tp)
+        try:
+            batch = self._fetch(tp)
+        except OffsetOutOfRangeError:  # who has the partition now has read on, and deleted what was read
+            self.plant.happened["read what was deleted"] += 1
+            self.ended = "overtaken"
+            return
         full = False
         if not batch.records:
             self._met_end(batch)
@@ -501,6 +508,9 @@ class MemoryWorker:
                 break
             self.plant.happened["waited for stable offsets"] += 1
             self._fence_another()
+        for tp, at in committed.items():
+            if at is not None and at.offset < broker.start_offset(tp):
+                raise StateError(f"{tp}: {at.offset} is to be read next, but was deleted")
         yield "take-over: target"
         mine = sorted(tp.partition for tp in tps if tp.topic == names.candidates)
         targets = {number: self.target(TopicPartition(names.changelog, number)) for number in mine}

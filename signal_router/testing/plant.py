@@ -66,7 +66,9 @@ class Plant:
         found = []
         for tp in self.inputs:
             at = committed[tp]
-            records, _, at_end = self.broker.read(tp, 0 if at is None else at.offset, max_records=1)
+            records, _, at_end = self.broker.read(
+                tp, self.broker.start_offset(tp) if at is None else at.offset, max_records=1
+            )
             if records or not at_end:
                 found.append(tp)
         return found

@@ -127,7 +127,7 @@ class _Profile:
     rebalance: int = 5
     answers: int = 0
     markers: int = 50
-    compact: int = 6
+    compact: int = 12
     outage: int = 3
     handover: int = 3
     freeze: int = 4
@@ -331,6 +331,9 @@ class _Author:
             yield self._do("markers", "", -1)
 
     def _compact(self) -> Iterator[Action]:
+        if self.rng.random() < 0.5:
+            yield self._do("purge")
+            return
         yield self._do(
             "compact", self.rng.choice(("changelog", "changelog", "lineage")), self.rng.choice((0, 0, 3, 20))
         )

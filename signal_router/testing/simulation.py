@@ -235,6 +235,12 @@ class Simulation:
         self.plant.happened[f"compacted: {topic}"] += 1
         self.plant.broker.compact(getattr(self.plant.names, topic), tail=tail, drop_tombstones=DELETE_RETENTION_MS)
 
+    def _purge(self) -> None:
+        self.plant.happened["candidates deleted"] += 1
+        for tp, committed in self.plant.broker.committed(APP, self.plant.inputs).items():
+            if tp.topic == self.plant.names.candidates and committed is not None:
+                self.plant.broker.delete_records(tp, committed.offset)
+
     # ---- records
 
     def _publish(self, partition: int, value: str | None, skew_ms: int) -> None:
