@@ -77,6 +77,7 @@ class Roster:
         if record.value is None:
             return
         try:
+            _check_format(key, msgspec.json.decode(record.value, type=_Formatted).format)
             if is_input:
                 topic, partition = key.removeprefix("input/").rsplit("/", 1)
                 tp = TopicPartition(unquote(topic), int(partition))
@@ -88,6 +89,20 @@ class Roster:
         known = self.workers.get(key)
         if known is None or known.age <= worker.age:
             self.workers[key] = worker  # else an older life wrote once more, and must not hide the newer one
+
+
+class _Formatted(msgspec.Struct):
+    """What every format has."""
+
+    format: int = FORMAT
+
+
+def _check_format(key: str, found: int) -> None:
+    if found > FORMAT:
+        raise StateError(
+            f'workers record "{key}" is of format {found}, this program reads up to {FORMAT}',
+            hint="run the newer program version, or use a new --prefix",
+        )
 
 
 def worker_output(topic: str, worker: WorkerRecord, headers: tuple[tuple[str, bytes], ...]) -> OutputRecord:
