@@ -169,10 +169,14 @@ class WorkerProcess:
         return self.await_log("took partitions over", within_s=within_s)
 
     def arm(self, effect: str, with_signal: int = signal.SIGKILL) -> None:
-        """Makes the process send itself a signal before the next effect of that name."""
+        """Makes the process send itself a signal before the next effect, or step, of that name."""
         orders = self._arm.with_suffix(".orders")
         orders.write_text(json.dumps({"effect": effect, "signal": int(with_signal)}))
         orders.rename(self._arm)
+
+    def disarm(self) -> None:
+        """Takes back what has not struck yet."""
+        self._arm.unlink(missing_ok=True)
 
     def send(self, which: int) -> None:
         self.process.send_signal(which)
