@@ -75,7 +75,7 @@ class Zombies:
         deadline = time.monotonic() + 30
 
         def stands() -> bool:
-            self._work.publish(20)
+            self._work.publish(5)
             return frozen.log.count('{"struck"') > times or (point == "revoke" and time.monotonic() > deadline - 15)
 
         until(stands, f"a worker stands still at {point}", within_s=30)
@@ -92,7 +92,7 @@ class Zombies:
         before = sum(each.log.count("took partitions over") for each in others)
 
         def taken() -> bool:
-            self._work.publish(20)
+            self._work.publish(5)
             return sum(each.log.count("took partitions over") for each in others) > before
 
         until(taken, "others take over", within_s=SESSION_S + 40)
@@ -117,7 +117,7 @@ class Zombies:
         second = self._start(slot, state_dir=self._cluster.folder / f"elsewhere-{len(self._cluster.workers)}")
 
         def one_stops() -> bool:
-            self._work.publish(20)
+            self._work.publish(5)
             return not (first.alive and second.alive)
 
         until(one_stops, "one of the two stops", within_s=90)
@@ -157,7 +157,7 @@ class Zombies:
         before = sum(self._cluster.ends(self._cluster.names.triggers).values())
 
         def flow() -> bool:
-            self._work.publish(30)
+            self._work.publish(10)
             return sum(self._cluster.ends(self._cluster.names.triggers).values()) > before
 
         until(flow, "triggers flow", within_s=60)
