@@ -52,8 +52,8 @@ def play(round_: Round) -> None:
                 {"message.timestamp.type": kind, "message.timestamp.after.max.ms": str(2 * HOUR_MS)},
             )
             cluster.apply(SHORT)
-            for slot in ("w1", "w2"):
-                cluster.worker(slot, times=QUICK).await_running()
+            for worker in [cluster.worker(slot, times=QUICK) for slot in ("w1", "w2")]:
+                worker.await_running()
             published = 0
             for piece in range(round_.few(12, least=3)):
                 published += publish(round_, cluster, round_.few(400, least=150), kind)

@@ -29,8 +29,8 @@ kind: Subscription
 metadata: {id: team/brief}
 spec:
   join: {k: any}
-  within: 10s
-  dedupe: 10s
+  within: 5s
+  dedupe: 5s
   members:
     - {alias: c, signal: C}
     - {alias: d, signal: D}

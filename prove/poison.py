@@ -33,7 +33,9 @@ def play(round_: Round) -> None:
     bad, large = round_.few(24_000, least=2_000), round_.few(60, least=8)
     with round_.cluster(round_.brokers.plain, candidates=round_.turn(("local", "topic"))) as cluster:
         cluster.apply(PAIR)
-        workers = {slot: cluster.worker(slot, times=QUICK).await_running() for slot in ("w1", "w2")}
+        workers = {slot: cluster.worker(slot, times=QUICK) for slot in ("w1", "w2")}
+        for worker in workers.values():
+            worker.await_running()
         flood = mixed(round_, pairs, bad, large)
         quarter = len(flood) // 4
         for piece in range(4):
