@@ -89,6 +89,11 @@ class Ledger:
         """What the topics showed."""
         return _sum(each.seen for each in self.rounds)
 
+    @property
+    def seconds(self) -> float:
+        """How long all of it took."""
+        return sum(each.seconds for each in self.rounds) + sum(each.seconds for each in self.parts)
+
     def missing(self, wanted: Wanted) -> list[str]:
         """Why this run cannot judge; empty if it can."""
         found = [f"{scenario}: {fault} never happened" for scenario, faults in wanted.items()
@@ -120,7 +125,8 @@ class Ledger:
 
     def verdict(self, wanted: Wanted) -> Verdict:
         """Of the whole run. Rounds that could not be judged are told, and do not spoil those that could."""
-        if any(each.verdict is Verdict.BROKEN for each in (*self.rounds, *self.parts)):
+        verdicts = {*(each.verdict for each in self.rounds), *(each.verdict for each in self.parts)}
+        if Verdict.BROKEN in verdicts:
             return Verdict.BROKEN
         if any(each.tried and each.verdict is Verdict.UNJUDGED for each in self.parts):
             return Verdict.UNJUDGED
@@ -171,7 +177,7 @@ def as_json(ledger: Ledger, wanted: Wanted) -> dict[str, object]:
             "python": platform.python_version(),
         },
         "minutes": ledger.minutes,
-        "seconds": round(sum(each.seconds for each in (*ledger.rounds, *ledger.parts)), 1),
+        "seconds": round(ledger.seconds, 1),
         "faults": {scenario: dict(sorted(counts.items())) for scenario, counts in ledger.faults.items()},
         "kills": {"total": ledger.kills.total(), **ledger.kills},
         "seen": dict(ledger.seen),
@@ -215,9 +221,9 @@ def write(console: Console, ledger: Ledger, wanted: Wanted, file: Path | None) -
     for point, count in ledger.kills.most_common():
         kills.add_row(point, str(count))
     invariants = Table("invariant", "verdict", "examined", "", title="Invariants", title_justify="left")
-    for each in ledger.report(wanted):
-        details = "; ".join(each.details[:5]) + (f"; {each.more} more" if each.more else "")
-        invariants.add_row(each.invariant.value, each.verdict.value, f"{each.examined:,}", details)
+    for found in ledger.report(wanted):
+        details = "; ".join(found.details[:5]) + (f"; {found.more} more" if found.more else "")
+        invariants.add_row(found.invariant.value, found.verdict.value, f"{found.examined:,}", details)
     for table in (faults, kills, invariants):
         console.print(table)
     console.print("\n".join(["seen:", *(f"  {count:,} {name}" for name, count in ledger.seen.items())]))

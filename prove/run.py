@@ -1,6 +1,7 @@
 """Runs the scenarios in turn, round after round with fresh seeds, until the time is up, and says what held.
 
     python -m prove [--minutes 60] [--seed N] [--only kills,wire,…] [--json FILE] [--folder DIR] [--schedules 50000]
+    python -m prove --repeat kills/3/423938500        one round, named by scenario, number and seed
 
 Each scenario is played at least once. Exit code 0: everything holds; 1: something is broken; 2: cannot judge, as a
 fault that was to happen did not, or too few of them did. Of a round that is not green everything is kept.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -69,18 +71,22 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parse(arguments)
     seed = given.seed or random.SystemRandom().randrange(1, 1_000_000_000)
     only = set(given.only.split(",")) if given.only else {*SCENARIOS, *PARTS}
+    again = _named(given.repeat)
+    only = {again[0]} if again else only
     unknown = only - {*SCENARIOS, *PARTS}
     if unknown:
         print(f"error: no such part: {', '.join(sorted(unknown))}\nhint: {', '.join((*SCENARIOS, *PARTS))}")
         return 2
     folder = Path(given.folder or tempfile.mkdtemp(prefix="signal-router-prove-"))
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(f"seed {seed} (--seed {seed} draws the same), {given.minutes:g} minutes, logs in {folder}")
     ledger = Ledger(seed, given.minutes, tuple(name for name in SCENARIOS if name in only))
     try:
         with Brokers(folder) as own:
-            _play(console, ledger, own, folder, given.minutes)
+            rounds = [again] if again else _drawn(ledger, given.minutes)
+            for name, number, drawn in rounds:
+                _play(console, ledger, Round(name, number, drawn, folder / f"{name}-{number + 1}", own))
         for part in PARTS:
             if part in only:
                 ledger.parts.append(_part(console, part, seed, given.schedules, given.minutes))
@@ -99,29 +105,40 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="how long to go on (default: 60)")
     parser.add_argument("--seed", type=int, default=0, help="draws the same again (default: a fresh one, printed)")
     parser.add_argument("--only", default="", help=f"of {','.join((*SCENARIOS, *PARTS))}")
+    parser.add_argument("--repeat", default="", metavar="NAME/NUMBER/SEED", help="plays this one round again")
     parser.add_argument("--json", default="", help="writes the report there, too")
     parser.add_argument("--folder", default="", help="keeps everything there (default: goes if all held)")
     parser.add_argument("--schedules", type=int, default=FULL_SCHEDULES, help="of the simulator (default: 50000)")
     return parser.parse_args(arguments)
 
 
-def _play(console: Console, ledger: Ledger, own: Brokers, folder: Path, minutes: float) -> None:
+def _named(repeat: str) -> tuple[str, int, int] | None:
+    """The scenario, number and seed of one round."""
+    if not repeat:
+        return None
+    name, number, seed = repeat.split("/")
+    return name, int(number) - 1, int(seed)
+
+
+def _drawn(ledger: Ledger, minutes: float) -> Iterator[tuple[str, int, int]]:
+    """Rounds until the time is up, and each scenario's first whatever the time is."""
     ends = time.monotonic() + minutes * 60
     rng = random.Random(ledger.seed)
     cycle = [name for name in CYCLE if name in ledger.selected]
     for count, name in enumerate(itertools.cycle(cycle)):
         if time.monotonic() > ends and count >= len(cycle):
             return
-        number = ledger.count(name)
-        round_ = Round(name, number, rng.randrange(1, 1_000_000_000), folder / f"{name}-{number}", own)
-        round_.folder.mkdir(parents=True)
-        left = max(ends - time.monotonic(), 0) / 60
-        with console.status(f"{name}, round {number + 1}, seed {round_.seed}; {left:.0f} minutes left"):
-            played = play_one(round_)
-        ledger.rounds.append(played)
-        console.print(_line(played))
-        if played.verdict is Verdict.HOLDS:
-            shutil.rmtree(round_.folder, ignore_errors=True)
+        yield name, ledger.count(name), rng.randrange(1, 1_000_000_000)
+
+
+def _play(console: Console, ledger: Ledger, round_: Round) -> None:
+    round_.folder.mkdir(parents=True)
+    with console.status(f"{round_.scenario}, round {round_.number + 1}, seed {round_.seed}"):
+        played = play_one(round_)
+    ledger.rounds.append(played)
+    console.print(_line(played))
+    if played.verdict is Verdict.HOLDS:
+        shutil.rmtree(round_.folder, ignore_errors=True)
 
 
 def play_one(round_: Round) -> Played:
@@ -155,7 +172,10 @@ def _line(played: Played) -> str:
     seen = ", ".join(f"{count:,} {name}" for name, count in played.seen.items() if ":" not in name)
     line = f"{played.verdict.value:>12}  {played.scenario} {played.number + 1} (seed {played.seed}): {what}, {seen}"
     line += f", {played.seconds:.0f} s"
-    return line + (f"\n{'':>14}{played.details.strip().splitlines()[-1][:300]}" if played.details else "")
+    if not played.details:
+        return line
+    why = played.details.strip().splitlines()[-1][:300]
+    return f"{line}\n{'':>14}{why}\n{'':>14}--repeat {played.scenario}/{played.number + 1}/{played.seed}"
 
 
 def _part(console: Console, part: str, seed: int, schedules: int, minutes: float) -> Part:

@@ -9,7 +9,7 @@ import pytest
 from prove.judge import named
 from prove.kills import POINTS
 from prove.ledger import Ledger, Played, as_json
-from prove.run import CYCLE, SCENARIOS
+from prove.run import CYCLE, SCENARIOS, main
 from signal_router.verify.report import Invariant, Report, Verdict, finding
 
 WANTED = {"kills": ("empty disk", "kept disk")}
@@ -108,3 +108,8 @@ def test_differences_have_the_names_of_what_they_break(difference: str, invarian
 def test_every_scenario_is_played_and_says_what_must_happen() -> None:
     assert set(CYCLE) == set(SCENARIOS)
     assert all(scenario.FAULTS for scenario in SCENARIOS.values())
+
+
+def test_a_part_that_does_not_exist_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--only", "kills,nonsense"]) == 2
+    assert "nonsense" in capsys.readouterr().out
