@@ -6,7 +6,7 @@ The reference evaluation gives the differences; here they get the names of the i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from harness import LiveCluster, Proof, Read
 
@@ -27,8 +27,10 @@ _NAMES: tuple[tuple[str, Invariant], ...] = (
 """The first that fits; all else the reference says is about the order of joining."""
 
 
-def report(cluster: LiveCluster, proof: Proof) -> Report:
-    """Judges what has come to rest; its workers must have stopped."""
+def report(cluster: LiveCluster, proof: Proof, *, shared: Collection[str] = ()) -> Report:
+    """Judges what has come to rest; its workers must have stopped. `shared` are slots that two live workers had at
+    once: they fence each other by turns until the older one has heard of the newer.
+    """
     broken: dict[Invariant, list[str]] = {}
     for text in proof.discrepancies:
         broken.setdefault(named(text), []).append(text)
@@ -48,7 +50,7 @@ def report(cluster: LiveCluster, proof: Proof) -> Report:
     letters = broken.get(Invariant.DEAD_LETTERS, ())
     # None written and none expected is an answer, where signals were looked at.
     findings.append(finding(Invariant.DEAD_LETTERS, letters, examined=len(proof.dead_letters) or candidates))
-    return Report((*findings, _fenced(cluster, proof), _closed(cluster)))
+    return Report((*findings, _fenced(cluster, proof, shared), _closed(cluster)))
 
 
 def named(difference: str) -> Invariant:
@@ -72,14 +74,19 @@ def _sum(findings: list[Finding]) -> Finding:
     return finding(findings[0].invariant, broken, examined=examined, unjudged=() if examined else unjudged)
 
 
-def _fenced(cluster: LiveCluster, proof: Proof) -> Finding:
+def _fenced(cluster: LiveCluster, proof: Proof, shared: Collection[str]) -> Finding:
     """Along each partition the lives of a slot only grow."""
     outputs = [proof.triggers, proof.lineage, proof.dead_letters, cluster.read(cluster.names.changelog)]
-    records = [each for topic in outputs for each in topic if each.transaction]
-    return finding(Invariant.FENCED, _gone_back(records), examined=len(records))
+    records = [
+        each
+        for topic in outputs
+        for each in topic
+        if each.transaction and each.transaction.rsplit("/", 2)[0] not in shared
+    ]
+    return finding(Invariant.FENCED, gone_back(records), examined=len(records))
 
 
-def _gone_back(records: Iterable[Read]) -> Iterator[str]:
+def gone_back(records: Iterable[Read]) -> Iterator[str]:
     newest: dict[tuple[str, int, str], int] = {}
     for each in sorted(records, key=lambda one: (one.topic, one.partition, one.offset)):
         slot, incarnation, _ = each.transaction.rsplit("/", 2)

@@ -22,7 +22,6 @@ from signal_router.verify.report import Invariant, Report, Verdict, finding
 KILLS_PER_HOUR = 200
 TRACES = ("signals", "triggers")
 """Without these nothing was at stake."""
-TRACES_OF_KILLS = ("aborted transactions", "replays")
 
 Wanted = Mapping[str, Iterable[str]]
 """By scenario, the faults that must have happened."""
@@ -103,7 +102,11 @@ class Ledger:
             least = round(KILLS_PER_HOUR * self.minutes / 60)
             if self.kills.total() < least:
                 found.append(f"{self.kills.total()} kills, {least} are asked for in {self.minutes:g} minutes")
-            found += [f"no {trace} were seen" for trace in TRACES_OF_KILLS if not self.seen[trace]]
+            aborted, struck = self.seen["aborted transactions"], self.kills["commit"]
+            if aborted < struck:  # whoever dies in front of its commit has sent everything
+                found.append(f"{aborted} aborted transactions, where {struck} workers died in front of a commit")
+            if not self.seen["replays"]:
+                found.append("no replays were seen")
         found += [f"no {trace} were seen" for trace in TRACES if not self.seen[trace]]
         for scenario in self.selected:
             if not any(each.scenario == scenario and each.verdict is Verdict.HOLDS for each in self.rounds):

@@ -108,6 +108,8 @@ class Round:
     kills: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     reports: list[Report] = field(default_factory=list)
+    shared: set[str] = field(default_factory=set)
+    """Slots that two live workers had at once."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -206,7 +208,7 @@ class Round:
         cluster.await_decided(within_s=within_s)
         cluster.stop_workers()
         proof = cluster.prove(more_topics=more_topics)
-        found = report(cluster, proof)
+        found = report(cluster, proof, shared=self.shared)
         self.reports.append(found)
         self.seen["signals"] += sum(cluster.committed(topic)[number] for topic in cluster.inputs
                                     for number in cluster.ends(topic))  # fmt: skip

@@ -113,6 +113,7 @@ class Zombies:
     def _two_under_one_slot(self) -> None:
         self._settle()
         slot = self._round.rng.choice(sorted(self._alive))
+        self._round.shared.add(slot)
         first = self._alive[slot]
         second = self._start(slot, state_dir=self._cluster.folder / f"elsewhere-{len(self._cluster.workers)}")
 

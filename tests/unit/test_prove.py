@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from harness import Read
 
-from prove.judge import named
+from prove.judge import gone_back, named
 from prove.kills import POINTS
 from prove.ledger import Ledger, Played, as_json
 from prove.run import CYCLE, SCENARIOS, main
@@ -19,7 +20,7 @@ def played(verdict: Verdict = Verdict.HOLDS, **changes: object) -> Played:
     given: dict[str, object] = {
         "faults": Counter({"empty disk": 3, "kept disk": 2}),
         "kills": Counter(dict.fromkeys(POINTS, 20)),
-        "seen": Counter({"signals": 9, "triggers": 4, "aborted transactions": 2, "replays": 1}),
+        "seen": Counter({"signals": 9, "triggers": 4, "aborted transactions": 20, "replays": 1}),
         "reports": (Report((finding(Invariant.COMPLETE, (), examined=4),)),),
         **changes,
     }
@@ -43,7 +44,8 @@ def test_a_run_in_which_everything_happened_holds() -> None:
         ({"faults": Counter({"empty disk": 3})}, "kept disk never happened"),
         ({"kills": Counter(dict.fromkeys(POINTS, 1))}, "200 are asked for"),
         ({"kills": Counter({point: 20 for point in POINTS if point != "abort"})}, "nobody was killed at abort"),
-        ({"seen": Counter({"signals": 9, "triggers": 4, "replays": 1})}, "no aborted transactions were seen"),
+        ({"seen": Counter({"signals": 9, "triggers": 4, "replays": 1})}, "0 aborted transactions"),
+        ({"seen": Counter({"signals": 9, "triggers": 4, "aborted transactions": 20})}, "no replays were seen"),
     ],
 )
 def test_a_run_in_which_something_did_not_happen_cannot_judge(changes: dict[str, object], said: str) -> None:
@@ -103,6 +105,14 @@ def test_the_report_for_programs_says_what_was_asked_for() -> None:
 )
 def test_differences_have_the_names_of_what_they_break(difference: str, invariant: Invariant) -> None:
     assert named(difference) is invariant
+
+
+def test_a_record_of_an_earlier_life_behind_one_of_a_later_is_found() -> None:
+    def read(offset: int, life: int, slot: str = "w1") -> Read:
+        return Read("triggers", 0, offset, 0, None, b"{}", (("sr_txn", f"{slot}/{life}/7".encode()),))
+
+    assert not list(gone_back([read(0, 1), read(1, 2), read(2, 1, "w2"), read(3, 2)]))
+    assert list(gone_back([read(0, 1), read(1, 2), read(2, 1)])) == ["triggers/0/2 is of life 1 of w1, behind life 2"]
 
 
 def test_every_scenario_is_played_and_says_what_must_happen() -> None:
