@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prove import clocks, compaction, formats, poison, routers, wire
+from prove import clocks, compaction, formats, kills, poison, routers, wire
 from prove.rounds import Brokers, Round
 from signal_router.testing.wire_proxy import FETCH, INIT_PRODUCER_ID, PRODUCE
 
@@ -49,4 +49,15 @@ def test_a_short_round_holds_whatever_the_way_to_the_broker_does(brokers: Broker
     wire.play(round_, blows)
 
     assert round_.faults == {blow.name: 1 for blow in blows}
+    assert round_.reports
+
+
+def test_a_short_round_holds_where_workers_die_in_take_overs_and_revokes(brokers: Brokers, tmp_path: Path) -> None:
+    print(f"\nseed {SEED} (SIGNAL_ROUTER_SEED={SEED} runs it again)")
+    round_ = Round("kills", 0, SEED, tmp_path, brokers)
+    points = ("restored", "announce", "revoke")
+
+    kills.play(round_, points)
+
+    assert set(points) <= set(round_.kills)
     assert round_.reports
