@@ -10,7 +10,7 @@ WORKERS ?= 4
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install test check demo soak bench lock clean python
+.PHONY: help install test check demo soak bench prove lock clean python
 
 help: ## Explains the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ demo: install ## Tells the whole story on a real Kafka; FAULT=duplicate or FAULT
 soak: install ## Runs the long forms: a rolling restart at 5,000 signals/s, 40 joins and leaves
 	SIGNAL_ROUTER_SOAK_RATE=5000 $(BIN)/python -m pytest -s -n 0 -k restarted tests/integration/test_scaling.py
 	SIGNAL_ROUTER_SOAK_CHANGES=40 $(BIN)/python -m pytest -s -n 0 -k join_and_leave tests/integration/test_scaling.py
+
+prove: install ## Proves exactly-once for an hour under every fault; ARGS="--minutes 15 --only kills,wire --json FILE"
+	@$(BIN)/python -m prove $(ARGS)
 
 bench: install ## Measures throughput, latency, restart, restore and matching; ARGS are passed on
 	@$(BIN)/python -m benchmarks $(ARGS)

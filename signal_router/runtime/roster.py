@@ -123,7 +123,8 @@ def _read(key: str, value: bytes, kind: type[_Value]) -> _Value:
     except msgspec.DecodeError as error:
         raise StateError(f'workers record "{key}" cannot be read: {error}') from error
     raise NewerFormatError(
-        f'workers record "{key}" is of format {number}, newer than {FORMAT}', hint="run the newer program"
+        f'workers record "{key}" is of format {number}, this program reads up to {FORMAT}',
+        hint="run the newer program version, or use a new --prefix",
     )
 
 

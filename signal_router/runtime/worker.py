@@ -971,7 +971,9 @@ class Worker:
             self.deliver(batch)
 
     async def _in_thread(self, pool: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
-        return await asyncio.shield(self._loop.run_in_executor(pool, call))
+        running = self._loop.run_in_executor(pool, call)
+        running.add_done_callback(_heard)
+        return await asyncio.shield(running)
 
     def _spawn(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
         task: asyncio.Task[object] = self._loop.create_task(self._guarded(work))
@@ -1000,6 +1002,12 @@ async def _ended(running: asyncio.Future[Result]) -> bool:
         except asyncio.CancelledError:
             cancelled = True
     return cancelled
+
+
+def _heard(ended: asyncio.Future[_T]) -> None:
+    """Who waited for it may be gone: an interrupted take-over is no news then."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 def _taken_slot(newer: WorkerRecord) -> FencedError:

@@ -14,13 +14,28 @@ import pytest
 from clusters import KafkaCluster, until, wait_for_end
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
-from wire_proxy import ADD_PARTITIONS, END_TXN, PRODUCE, TXN_OFFSET_COMMIT, Fault, WireProxy
 
 from signal_router.kafka.embedded import EmbeddedBroker, free_port
 from signal_router.kafka.listeners import Listener
 from signal_router.kafka.transaction import KafkaTransactionLog
 from signal_router.model.group_metadata import GroupMetadata
-from signal_router.model.log import LogError, NextOffset, OutputRecord, TopicPartition, UnknownOutcomeError
+from signal_router.model.log import (
+    AbortableError,
+    LogError,
+    NextOffset,
+    OutputRecord,
+    TopicPartition,
+    UnknownOutcomeError,
+)
+from signal_router.testing.wire_proxy import (
+    ADD_PARTITIONS,
+    END_TXN,
+    INIT_PRODUCER_ID,
+    PRODUCE,
+    TXN_OFFSET_COMMIT,
+    Fault,
+    WireProxy,
+)
 
 pytestmark = pytest.mark.kafka
 
@@ -158,6 +173,72 @@ def test_a_lost_answer_costs_one_new_producer_and_nothing_else(cluster, connect,
     assert log.recycles.total() == 1
     assert values(cluster.read(topic)) == ([b"1", b"2", b"3"] if ending == "commit" else [b"1", b"3"])
     assert cluster.committed(tp) == {tp: NextOffset(2) if ending == "commit" else None}
+
+
+COORDINATOR_LOADING, NOT_LEADER, CONCURRENT_TRANSACTIONS = 14, 6, 51
+
+
+@pytest.mark.parametrize(
+    ("request_kind", "code"),
+    [
+        (END_TXN, COORDINATOR_LOADING),
+        (TXN_OFFSET_COMMIT, COORDINATOR_LOADING),
+        (ADD_PARTITIONS, CONCURRENT_TRANSACTIONS),
+        (PRODUCE, NOT_LEADER),
+        (INIT_PRODUCER_ID, CONCURRENT_TRANSACTIONS),
+    ],
+    ids=["end", "offsets", "partitions", "produce", "init"],
+)
+def test_an_error_that_passes_costs_nothing(cluster, connect, proxy, request_kind, code):
+    """No new producer either: the client has read the answer, and its connection still stands."""
+    topic = cluster.topic()
+    tp = TopicPartition(topic, 0)
+    fired = proxy.fired[request_kind, Fault.ERROR]
+
+    proxy.arm(request_kind, Fault.ERROR, code=code)
+    log = connect()
+    log.begin()
+    log.produce([record(topic, b"1")])
+    log.send_offsets({tp: NextOffset(1)}, unfenced(cluster))
+    log.commit()
+    write(log, record(topic, b"2"))
+
+    assert proxy.fired[request_kind, Fault.ERROR] == fired + 1
+    assert not log.recycles
+    assert values(cluster.read(topic)) == [b"1", b"2"]
+    assert cluster.committed(tp) == {tp: NextOffset(1)}
+
+
+ILLEGAL_GENERATION = 22
+
+
+def test_offsets_refused_in_the_proxys_answer_abort_the_transaction(cluster, connect, proxy):
+    tp, log = TopicPartition(cluster.topic(), 0), connect()
+    proxy.arm(TXN_OFFSET_COMMIT, Fault.ERROR, code=ILLEGAL_GENERATION)
+
+    log.begin()
+    log.produce([record(tp.topic, b"1")])
+    with pytest.raises(AbortableError, match="ILLEGAL_GENERATION"):
+        log.send_offsets({tp: NextOffset(1)}, unfenced(cluster))
+    log.abort()
+    write(log, record(tp.topic, b"2"))
+
+    assert values(cluster.read(tp.topic)) == [b"2"]
+    assert cluster.committed(tp) == {tp: None}
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.LATE, Fault.SWALLOW], ids=lambda fault: fault.name.lower())
+@pytest.mark.parametrize("request_kind", [END_TXN, PRODUCE, INIT_PRODUCER_ID], ids=["end", "produce", "init"])
+def test_what_a_broken_or_silent_way_takes_longer_is_written_once(cluster, connect, proxy, request_kind, fault):
+    topic, fired = cluster.topic(), proxy.fired[request_kind, fault]
+
+    proxy.arm(request_kind, fault, seconds=1.0)
+    log = connect()
+    write(log, record(topic, b"1"))
+    write(log, record(topic, b"2"))
+
+    assert proxy.fired[request_kind, fault] == fired + 1
+    assert values(cluster.read(topic)) == [b"1", b"2"]
 
 
 @pytest.mark.parametrize("kind", [KafkaTransactionLog, Careless])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -880,5 +881,30 @@ def test_a_take_over_is_not_begun_for_an_assignment_that_ended_while_the_log_was
 
         assert asked == [frozenset({given.candidates})]
         await given.worker.stop()
+
+    bench(story)
+
+
+def test_a_worker_that_stops_in_a_take_over_leaves_no_error_behind(bench, monkeypatch):
+    began = threading.Event()
+
+    def take_over(_cluster, _store, _roster, _tps, interrupted, *_more):
+        began.set()
+        interrupted.wait(DEADLINE_S)
+        raise InterruptedError
+
+    async def story(given: Bench) -> None:
+        unheard: list[Mapping[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unheard.append(context))
+        monkeypatch.setattr(worker_module, "take_over", take_over)
+        given.worker.assigned(1, frozenset({given.signals, given.candidates}), given.member.group_metadata())
+        await until(began.is_set)
+
+        await given.worker.stop()
+        await asyncio.sleep(0)
+        gc.collect()
+
+        assert not unheard
+        assert not given.failures
 
     bench(story)
