@@ -28,6 +28,7 @@ from signal_router.testing.reference import (
 )
 from signal_router.testing.reference_compare import DEAD_LETTERS, LINEAGE, TRIGGERS
 from signal_router.testing.reference_values import UnreadableError, join_key_hash
+from signal_router.verify.bench import Bench, document_of_letter, shown
 from signal_router.verify.changelog import LOCAL, PartitionFold, set_of
 from signal_router.verify.firings import (
     named_candidate,
@@ -35,7 +36,7 @@ from signal_router.verify.firings import (
     read_document,
     set_of_trigger,
 )
-from signal_router.verify.judge import Bench, document_of_letter, judge, shown
+from signal_router.verify.judge import judge
 from signal_router.verify.logs import Logs
 from signal_router.verify.report import Finding, Invariant, Report, Verdict
 from signal_router.verify.shards import (
@@ -158,9 +159,9 @@ class _Check:
 
     @property
     def _destinations(self) -> list[str]:
-        """The triggers topic, and those that any document has named."""
+        """The triggers topic, and those that any document has named and that can be one."""
         named = {document.topic for document in self._definitions.documents() if document.topic is not None}
-        return [self._names.triggers, *sorted(named - {self._names.triggers})]
+        return [self._names.triggers, *sorted(named - self._names.own() - set(self._app.inputs))]
 
     # ---- reading
 
@@ -386,10 +387,6 @@ class _Check:
                 self._fenced(fence, tp, record)
                 written = _written("trigger", tp, record, late=record.offset >= span.sure)
                 self._shards.put(self._shard_of_trigger(document), written)
-        for topic in self._destinations:
-            if not self._logs.partitions(topic):
-                self._tally.gaps[TRIGGERS] = reason = f'topic "{topic}", which a subscription names, does not exist'
-                self._tally.lacks(reason, Invariant.COMPLETE, Invariant.UNIQUE, Invariant.LINEAGE)
 
     def _ours(self, document: Mapping[str, object]) -> bool:
         """Whether a record of a topic that others may write to, too, is a trigger of this app."""
@@ -488,6 +485,7 @@ class _Check:
             ordered=self._ordered,
             steady_times=self._steady_times,
             whole=self._shards.count == 1,
+            absent=frozenset(topic for topic in self._destinations if not self._logs.partitions(topic)),
             limits=self._limits or Limits(),
         )
         for shard in self._shards.shards():

@@ -35,8 +35,8 @@ pytestmark = pytest.mark.kafka
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 ROW = re.compile(
-    r"^\| (worker|applier|checker|producer|consumer) \| (topic|group|transactional id) `(.+?)`( and what begins with it)?"
-    r" \| ([A-Z_, ]+) \|$",
+    r"^\| (worker|applier|checker|producer|consumer) \| (topic|group|transactional id) `(.+?)`"
+    r"( and what begins with it)? \| ([A-Z_, ]+) \|$",
     re.MULTILINE,
 )
 KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "transactional id": ResourceType.TRANSACTIONAL_ID}
