@@ -294,6 +294,9 @@ class _Check:
                 if raw != before:
                     tally.breaks(Invariant.ORDER, f"candidates partition {number}: two inputs have number {sequence}")
                 continue
+            if before is not None and sequence < sequence_of(before):
+                text = f"candidates partition {number}: sequence {sequence} follows {sequence_of(before)}"
+                tally.breaks(Invariant.ORDER, text)
             before = raw
             if sequence >= until:
                 continue  # behind the cut
