@@ -369,6 +369,7 @@ class _Check:
                 topic_id,
                 views[place].revision,
             )
+            tally.examined(Invariant.DEAD_LETTERS)
             bad = self._shards.signal(signal, self._app.value_limit_bytes)
             if bad is not None:
                 self._shards.put(

@@ -53,14 +53,14 @@ def judge_by_reference(shard: Shard, said: Said, bench: Bench) -> None:
         evaluation,
         triggers=_triggers(shard, said, evaluation, bench),
         lineage=[each.output for each in _lineage(shard, said, evaluation, bench)],
-        dead_letters=[each.output for each in said.letters],
+        dead_letters=[each.output for each in said.letters if not _later(said.firing_of.get(id(each)), bench)],
     )
     # These two are judged without the reference.
     tally.take(each for each in found if each.invariant not in (Invariant.UNIQUE, Invariant.CONSERVED))
     tally.examined(Invariant.COMPLETE, len(evaluation.triggers))
     tally.examined(Invariant.SOUND, len(said.triggers))
     tally.examined(Invariant.ONE_OUTCOME, len(evaluation.ended))
-    tally.examined(Invariant.DEAD_LETTERS, len(shard.bad) + len(said.letters) or 1)
+    tally.examined(Invariant.DEAD_LETTERS, len(said.letters))
     _judge_tables(said, evaluation, unfinished, bench)
 
 
@@ -109,6 +109,10 @@ def _lineage(shard: Shard, said: Said, evaluation: Evaluation, bench: Bench) -> 
             if outcome.name in unfinished or (written.late and (taken_later or outcome.name in said.waiting)):
                 continue
         yield written
+
+
+def _later(firing: Firing | None, bench: Bench) -> bool:
+    return firing is not None and _behind_the_cut(firing, bench)
 
 
 def _behind_the_cut(firing: Firing, bench: Bench) -> bool:

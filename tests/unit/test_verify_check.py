@@ -645,6 +645,8 @@ def test_what_was_written_behind_the_cut_breaks_nothing(check: Checking) -> None
         run.publish("A", number, f"a{number}")
         run.publish("B", number, f"b{number}")
     run.publish("B", 99, "b99")  # completes what was pending at the cut
+    run.publish("D", 5, "d5")
+    plant.broker.append(plant.names.signals, b"no json either", partition=1)
     run.drain()
     after = plant.logs()
 
@@ -658,8 +660,11 @@ def test_what_was_written_behind_the_cut_breaks_nothing(check: Checking) -> None
     after.next_offsets, after.tables = before.next_offsets, tuple
 
     report = check(after)
+    write_no_inputs(after)
+    without_order = check(after)
 
     assert report.verdict is Verdict.HOLDS, report.differences()
+    assert without_order.broken == (), without_order.violations()
 
 
 def test_a_worker_on_a_store_of_its_own_is_compared_with_the_changelog(run: Run) -> None:
