@@ -179,12 +179,13 @@ def take_logs(
     inputs: Sequence[str] = (),
     value_limit_bytes: int,
     within_s: float,
-    progress: Progress = lambda _done, _total: None,
+    before: Callable[[int], None] = lambda _records: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> ClusterLogs:
     """Waits until the workers have read what is there now, at most `within_s`, then takes the logs.
 
-    `inputs`: the signals topics; where none is given those that the workers say they read.
+    `inputs`: the signals topics; where none is given those that the workers say they read. `before` is told how many
+    records there are before any is read, and may refuse.
     """
     names = resolve(connection.prefix, connection.app)
     roster = _roster(connection, admin, names)
@@ -201,10 +202,11 @@ def take_logs(
             )
     if names.definitions in topics:
         topics |= describe(admin, _destinations(connection, admin, names))
-    logs = ClusterLogs(app, connection, admin, spool, topics, progress)
+    logs = ClusterLogs(app, connection, admin, spool, topics, lambda done, total: say(f"{done:,} of {total:,} read"))
     every = [TopicPartition(topic, number) for topic in topics for number in range(topics[topic].partitions)]
     logs.starts, logs.begun = start_offsets(admin, every), end_offsets(admin, every)
     logs.stable = logs.ends = logs.sure = logs.targets = logs.begun
+    before(logs.total)
     if all(topic in topics for topic in (*own, *chosen)):
         _take(logs, every, within_s, say)
     return logs
