@@ -526,6 +526,17 @@ def lose_views(logs: HeldLogs) -> set[Invariant]:
     }
 
 
+def name_another_input(logs: HeldLogs) -> set[Invariant]:
+    """The topics to look at are given, and one that was read is left out."""
+    logs.app = replace(logs.app, inputs=("other",))
+    logs.records[TopicPartition("other", 0)] = []
+    logs.next_offsets[TopicPartition("other", 0)] = NextOffsets(NextOffset(0), NextOffset(0))
+    return {
+        *(Invariant.COMPLETE, Invariant.SOUND, Invariant.ONE_OUTCOME, Invariant.CONSERVED),
+        *(Invariant.PARENTS, Invariant.TABLES, Invariant.DEAD_LETTERS),
+    }
+
+
 def hide_the_history(logs: HeldLogs) -> set[Invariant]:
     logs.commits = None
     return {Invariant.OFFSETS}
@@ -540,7 +551,7 @@ def meet_a_limit(logs: HeldLogs) -> set[Invariant]:
 
 HOLES = [
     *(lose_triggers, lose_a_destination, lose_lineage, lose_signals, lose_documents, lose_dead_letters, lose_an_input),
-    *(write_no_inputs, lose_views, hide_the_history, meet_a_limit),
+    *(write_no_inputs, lose_views, name_another_input, hide_the_history, meet_a_limit),
 ]
 
 
