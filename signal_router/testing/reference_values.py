@@ -106,6 +106,8 @@ def _refuse_surrogates(value: Json) -> None:
 
 def canonical(value: Json) -> str:  # noqa: PLR0911 (one per type)
     """Writes a value as canonical JSON (see docs/model.md), as text."""
+    if isinstance(value, str):
+        return _text(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -115,11 +117,13 @@ def canonical(value: Json) -> str:  # noqa: PLR0911 (one per type)
     if isinstance(value, float):
         number = normalised(value)
         return str(number) if isinstance(number, int) else _double(number)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
-        return "[" + ",".join(canonical(item) for item in value) + "]"
-    return "{" + ",".join(f"{canonical(name)}:{canonical(value[name])}" for name in sorted(value)) + "}"
+        return "[" + ",".join([canonical(item) for item in value]) + "]"
+    return "{" + ",".join([f"{_text(name)}:{canonical(value[name])}" for name in sorted(value)]) + "}"
+
+
+_text = json.JSONEncoder(ensure_ascii=False).encode
+"""Made once: `json.dumps` makes one for every text."""
 
 
 def _double(number: float) -> str:

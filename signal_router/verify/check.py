@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -28,14 +28,15 @@ from signal_router.testing.reference import (
 )
 from signal_router.testing.reference_compare import DEAD_LETTERS, LINEAGE, TRIGGERS
 from signal_router.testing.reference_values import UnreadableError, join_key_hash
-from signal_router.verify.changelog import LOCAL, PartitionFold, set_of
+from signal_router.verify.bench import Bench, document_of_letter
+from signal_router.verify.changelog import PartitionFold, set_of
 from signal_router.verify.firings import (
     named_candidate,
     position_of,
     read_document,
     set_of_trigger,
 )
-from signal_router.verify.judge import Bench, document_of_letter, judge, shown
+from signal_router.verify.judge import judge
 from signal_router.verify.logs import Logs
 from signal_router.verify.report import Finding, Invariant, Report, Verdict
 from signal_router.verify.shards import (
@@ -50,7 +51,8 @@ from signal_router.verify.shards import (
     shard_of,
 )
 from signal_router.verify.tally import Tally
-from signal_router.verify.transactions import Fence, Struck, aborted_and_redone
+from signal_router.verify.transactions import Fence, Struck
+from signal_router.verify.whole import Whole, at
 
 BY_MATCHING = (Invariant.CONSERVED, Invariant.PARENTS, Invariant.DEAD_LETTERS)
 BY_ORDER = (Invariant.COMPLETE, Invariant.SOUND, Invariant.ONE_OUTCOME, Invariant.TABLES)
@@ -86,11 +88,8 @@ def evaluate_and_check(
     return checking.report(), checking.evaluation
 
 
-def unjudged(reason: str, invariants: tuple[Invariant, ...] = tuple(Invariant)) -> Report:
-    """A report that says of every invariant why it cannot be judged."""
-    return Report(
-        tuple(Finding(each, Verdict.UNJUDGED, 0, (reason,)) for each in invariants if each is not Invariant.STRUCK)
-    )
+def _unjudged(reason: str, invariants: Iterable[Invariant]) -> Report:
+    return Report(tuple(Finding(each, Verdict.UNJUDGED, 0, (reason,)) for each in invariants))
 
 
 class _Check:
@@ -108,6 +107,7 @@ class _Check:
         self._make_shards = shards
         self._limits = limits
         self._tally = Tally()
+        self._definitions = Definitions(())
         self._folds: dict[int, PartitionFold] = {}
         self._views: dict[tuple[str, int], list[View]] = defaultdict(list)
         self._revisions: dict[int, None] = {}
@@ -118,9 +118,10 @@ class _Check:
         self.evaluation: Evaluation | None = None
 
     def report(self) -> Report:
+        kept = [each for each in Invariant if each is not Invariant.STRUCK or self._struck is not None]
         absent = self._absent()
         if absent is not None:
-            return unjudged(absent)
+            return _unjudged(absent, kept)
         try:
             self._read_definitions()
             self._read_changelog()
@@ -133,12 +134,12 @@ class _Check:
             self._judge_shards()
         except StateError as error:
             self._tally.lacks(f"a record cannot be read: {error.message}", *Invariant)
-        self._judge_offsets()
-        self._judge_ends()
-        self._judge_stored_tables()
+        whole = self._whole()
+        whole.judge_offsets()
+        whole.judge_ends()
+        whole.judge_stored_tables()
         if self._struck is not None:
-            self._judge_struck(self._struck)
-        kept = [each for each in Invariant if each is not Invariant.STRUCK or self._struck is not None]
+            whole.judge_struck(self._struck)
         return Report(tuple(self._tally.finding(each) for each in kept))
 
     # ---- is there anything
@@ -158,9 +159,9 @@ class _Check:
 
     @property
     def _destinations(self) -> list[str]:
-        """The triggers topic, and those that any document has named."""
+        """The triggers topic, and those that any document has named and that can be one."""
         named = {document.topic for document in self._definitions.documents() if document.topic is not None}
-        return [self._names.triggers, *sorted(named - {self._names.triggers})]
+        return [self._names.triggers, *sorted(named - self._names.own() - set(self._app.inputs))]
 
     # ---- reading
 
@@ -244,6 +245,8 @@ class _Check:
             }:
                 self._views[topic, number].append(View(at, of))
                 self._revisions[of] = None
+                if topic not in (*self._app.inputs, self._names.candidates):
+                    self._no_matching(f'signals of topic "{topic}" were read, too, and it was not named')
             case {"kind": "input", "partition": int(number), "sequence": int(sequence), "input": dict(given)}:
                 self._shards.add_input(number, tp.partition, {**given, "sequence": sequence})
             case _:
@@ -293,6 +296,9 @@ class _Check:
                 if raw != before:
                     tally.breaks(Invariant.ORDER, f"candidates partition {number}: two inputs have number {sequence}")
                 continue
+            if before is not None and sequence < sequence_of(before):
+                text = f"candidates partition {number}: sequence {sequence} follows {sequence_of(before)}"
+                tally.breaks(Invariant.ORDER, text)
             before = raw
             if sequence >= until:
                 continue  # behind the cut
@@ -365,13 +371,14 @@ class _Check:
                 topic_id,
                 views[place].revision,
             )
+            tally.examined(Invariant.DEAD_LETTERS)
             bad = self._shards.signal(signal, self._app.value_limit_bytes)
             if bad is not None:
                 self._shards.put(
                     self._shard("", _place(bad.position)), Bad((tp.topic, tp.partition, record.offset), bad.problem)
                 )
         if tally.gaps.get(LINEAGE) is None and span.start > until > 0:
-            tally.breaks(Invariant.OFFSETS, f"{_at(tp)}: next offset {until} lies below the log's start {span.start}")
+            tally.breaks(Invariant.OFFSETS, f"{at(tp)}: next offset {until} lies below the log's start {span.start}")
 
     def _read_triggers(self) -> None:
         for written in self._shards.waiting():
@@ -386,10 +393,6 @@ class _Check:
                 self._fenced(fence, tp, record)
                 written = _written("trigger", tp, record, late=record.offset >= span.sure)
                 self._shards.put(self._shard_of_trigger(document), written)
-        for topic in self._destinations:
-            if not self._logs.partitions(topic):
-                self._tally.gaps[TRIGGERS] = reason = f'topic "{topic}", which a subscription names, does not exist'
-                self._tally.lacks(reason, Invariant.COMPLETE, Invariant.UNIQUE, Invariant.LINEAGE)
 
     def _ours(self, document: Mapping[str, object]) -> bool:
         """Whether a record of a topic that others may write to, too, is a trigger of this app."""
@@ -442,7 +445,7 @@ class _Check:
         self._tally.examined(Invariant.FENCED)
         wrong = fence.take(record.headers)
         if wrong is not None:
-            self._tally.breaks(Invariant.FENCED, f"{_at(tp)}/{record.offset}: {wrong}")
+            self._tally.breaks(Invariant.FENCED, f"{at(tp)}/{record.offset}: {wrong}")
 
     # ---- what is missing
 
@@ -488,127 +491,19 @@ class _Check:
             ordered=self._ordered,
             steady_times=self._steady_times,
             whole=self._shards.count == 1,
+            absent=frozenset(topic for topic in self._destinations if not self._logs.partitions(topic)),
             limits=self._limits or Limits(),
         )
         for shard in self._shards.shards():
             judge(shard, bench)
             del shard  # or it would stay while the next one is loaded
         self.evaluation = bench.evaluation
-        self._judge_doubtful(bench)
-        self._judge_partitions(bench)
+        whole = self._whole()
+        whole.judge_doubtful(bench)
+        whole.judge_partitions(bench)
 
-    def _judge_doubtful(self, bench: Bench) -> None:
-        """What is named but nothing matches: there is no such record, or it is no such candidate."""
-        wanted: dict[TopicPartition, dict[int, list[tuple[str, str]]]] = defaultdict(lambda: defaultdict(list))
-        for name, place in bench.doubtful.items():
-            tp = TopicPartition(name[0].topic, name[0].partition)
-            wanted[tp][name[0].offset].append((shown(name), place))
-        for tp, by_offset in wanted.items():
-            there = set()
-            if tp.topic in self._app.inputs and tp.partition in self._logs.partitions(tp.topic):
-                there = {each.offset for each in self._logs.read(tp) if each.offset in by_offset}
-            for offset, named in sorted(by_offset.items()):
-                for what, place in named:
-                    if offset not in there:
-                        self._tally.breaks(Invariant.PARENTS, f"{what}, {place}: no committed record stands there")
-                    elif not self._behind(tp.topic, tp.partition, offset) or not self._moving(tp):
-                        self._tally.breaks(Invariant.CONSERVED, f"{what}, {place}, comes from nothing")
-
-    def _moving(self, tp: TopicPartition) -> bool:
-        """Whether the group went on while the cut was taken, or may have."""
-        committed = self._logs.committed(tp)
-        return committed.before != committed.after or self._logs.span(tp).sure < self._logs.span(tp).stable
-
-    def _judge_partitions(self, bench: Bench) -> None:
-        tally = self._tally
-        for number, fold in self._folds.items():
-            tp = TopicPartition(self._names.candidates, number)
-            before, after = self._logs.committed(tp)
-            low = 0 if before is None else before.offset
-            high = 0 if after is None else after.offset
-            tally.examined(Invariant.TABLES)
-            if not low <= fold.next_offset <= high:
-                text = f"the table of partition {number} was decided up to {fold.next_offset}, but {high} is read next"
-                tally.breaks(Invariant.TABLES, text)
-            counts = {sub: count for (partition, sub), count in bench.pending_counts.items() if partition == number}
-            if counts != fold.counts:
-                for name in sorted(
-                    name for name in counts.keys() | fold.counts.keys() if counts.get(name) != fold.counts.get(name)
-                ):
-                    text = f'partition {number} counts {fold.counts.get(name)} pending for "{name}",'
-                    tally.breaks(Invariant.TABLES, f"{text} its entries hold {counts.get(name)}")
-            standing = None if bench.evaluation is None else bench.evaluation.standings.get(number)
-            if standing is None:
-                continue
-            progress = fold.progress
-            found = (progress.revision, dict(progress.announced))
-            if found != (standing.revision, dict(standing.announced)):
-                text = f"partition {number} stands at {found}, by the reference at"
-                tally.breaks(Invariant.TABLES, f"{text} {(standing.revision, dict(standing.announced))}")
-
-    def _judge_offsets(self) -> None:
-        tally, logs = self._tally, self._logs
-        for tp in self._partitions(*self._app.inputs, self._names.candidates):
-            after, end = logs.committed(tp).after, logs.span(tp).end
-            tally.examined(Invariant.OFFSETS)
-            if after is not None and after.offset > end:
-                tally.breaks(Invariant.OFFSETS, f"{_at(tp)}: next offset {after.offset} lies beyond the end {end}")
-        history = logs.history()
-        if history is None:
-            tally.lacks("the committed offsets of the past cannot be read", Invariant.OFFSETS)
-            return
-        reached: dict[TopicPartition, int] = {}
-        for tp, offset in history:
-            tally.examined(Invariant.OFFSETS)
-            if offset < reached.get(tp, 0):
-                tally.breaks(Invariant.OFFSETS, f"{_at(tp)}: the next offset went back from {reached[tp]} to {offset}")
-            reached[tp] = offset
-
-    def _judge_ends(self) -> None:
-        names, tally, logs = self._names, self._tally, self._logs
-        outputs = (names.candidates, names.changelog, *self._destinations, names.lineage, names.dead_letters)
-        for tp in self._partitions(*outputs):
-            span = logs.span(tp)
-            tally.examined(Invariant.CLOSED)
-            if span.stable < span.begun:
-                reason = f"{_at(tp)}: a transaction is open from offset {span.stable} on"
-                tally.breaks(Invariant.CLOSED, reason)
-        for tp in self._partitions(*self._app.inputs, names.candidates):
-            tally.examined(Invariant.CAUGHT_UP)
-            if self._unread[tp]:
-                tally.breaks(Invariant.CAUGHT_UP, f"{_at(tp)}: {self._unread[tp]} records have not been read")
-
-    def _judge_stored_tables(self) -> None:
-        """What a stopped worker's store holds, entry by entry, where nothing came behind it in the changelog."""
-        for stored in self._logs.stored_tables():
-            folded: dict[bytes, bytes] = {}
-            for record in self._logs.read(TopicPartition(self._names.changelog, stored.partition)):
-                if record.value is None:
-                    folded.pop(record.key or b"", None)
-                else:
-                    folded[record.key or b""] = record.value
-            kept = {key: value for key, value in stored.entries.items() if key[:1] not in LOCAL}
-            self._tally.examined(Invariant.TABLES, len(kept))
-            for key in sorted(kept.keys() | folded.keys()):
-                if kept.get(key) != folded.get(key):
-                    text = f"entry {key!r} of partition {stored.partition} in the store of {stored.slot}"
-                    self._tally.breaks(Invariant.TABLES, f"{text} is not what the changelog adds up to")
-
-    def _judge_struck(self, struck: Struck) -> None:
-        tally = self._tally
-        tally.examined(Invariant.STRUCK, len(struck.expected))
-        for text in struck.lacking():
-            tally.breaks(Invariant.STRUCK, text)
-        if not struck.expected:
-            return
-        aborted = redone = 0
-        for tp in self._partitions(self._names.lineage, self._names.candidates):
-            found = aborted_and_redone(self._logs.read(tp), self._logs.read_uncommitted(tp))
-            aborted, redone = aborted + found[0], redone + found[1]
-        if not aborted:
-            tally.breaks(Invariant.STRUCK, "no record of an aborted transaction stands on the outputs")
-        elif not redone:
-            tally.breaks(Invariant.STRUCK, "nothing of an aborted transaction was done again")
+    def _whole(self) -> Whole:
+        return Whole(self._logs, self._tally, self._folds, self._destinations, self._unread)
 
 
 def _written(role: str, tp: TopicPartition, record: InputRecord, *, late: bool) -> Written:
@@ -617,7 +512,3 @@ def _written(role: str, tp: TopicPartition, record: InputRecord, *, late: bool) 
 
 def _place(position: tuple[str, int, int]) -> str:
     return "/".join(map(str, position))
-
-
-def _at(tp: TopicPartition) -> str:
-    return f"{tp.topic}/{tp.partition}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 from confluent_kafka.admin import AdminClient
 
-from signal_router.errors import BrokerError, ConfigurationError, StateError
+from signal_router.errors import BrokerError, StateError
 from signal_router.kafka.offsets import (
     TopicDescription,
     committed_offsets,
@@ -179,24 +179,34 @@ def take_logs(
     inputs: Sequence[str] = (),
     value_limit_bytes: int,
     within_s: float,
-    progress: Progress = lambda _done, _total: None,
+    before: Callable[[int], None] = lambda _records: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> ClusterLogs:
     """Waits until the workers have read what is there now, at most `within_s`, then takes the logs.
 
-    `inputs`: the signals topics; where none is given those that the workers say they read.
+    `inputs`: the signals topics; where none is given those that the workers say they read. `before` is told how many
+    records there are before any is read, and may refuse.
     """
     names = resolve(connection.prefix, connection.app)
-    chosen = tuple(inputs) or _inputs_of(connection, admin, names)
+    roster = _roster(connection, admin, names)
+    read = sorted({tp.topic for tp in roster.inputs if tp.topic != names.candidates})
+    chosen = tuple(inputs or read or (names.signals,))
     app = App(connection.app, f"{connection.prefix}{connection.app}", names, chosen, value_limit_bytes)
     own = (names.definitions, names.candidates, names.changelog, names.lineage, names.dead_letters)
     topics = describe(admin, [*chosen, *own, names.triggers])
+    for tp, start in roster.inputs.items():
+        if tp.topic in topics and start.topic_id != topics[tp.topic].id:
+            raise StateError(
+                f'topic "{tp.topic}" was created anew after the workers had begun to read it',
+                hint="what they made of the topic before cannot be checked any more; a new --prefix begins anew",
+            )
     if names.definitions in topics:
         topics |= describe(admin, _destinations(connection, admin, names))
-    logs = ClusterLogs(app, connection, admin, spool, topics, progress)
+    logs = ClusterLogs(app, connection, admin, spool, topics, lambda done, total: say(f"{done:,} of {total:,} read"))
     every = [TopicPartition(topic, number) for topic in topics for number in range(topics[topic].partitions)]
     logs.starts, logs.begun = start_offsets(admin, every), end_offsets(admin, every)
     logs.stable = logs.ends = logs.sure = logs.targets = logs.begun
+    before(logs.total)
     if all(topic in topics for topic in (*own, *chosen)):
         _take(logs, every, within_s, say)
     return logs
@@ -286,14 +296,12 @@ def _await_closed(
         time.sleep(POLL_S)
 
 
-def _inputs_of(connection: Connection, admin: AdminClient, names: TopicNames) -> tuple[str, ...]:
-    """The signals topics that workers of the app have read; the app's own where none says."""
+def _roster(connection: Connection, admin: AdminClient, names: TopicNames) -> Roster:
+    """What the workers of the app have said; nothing where their topic is not there."""
     roster = Roster()
-    try:
+    if names.workers in describe(admin, [names.workers]):
         roster.take([read.record for read in scan(connection, admin, [names.workers])])
-    except ConfigurationError:
-        return (names.signals,)
-    return tuple(sorted({tp.topic for tp in roster.inputs if tp.topic != names.candidates})) or (names.signals,)
+    return roster
 
 
 def _destinations(connection: Connection, admin: AdminClient, names: TopicNames) -> list[str]:

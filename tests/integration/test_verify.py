@@ -55,7 +55,9 @@ def begin(cluster: LiveCluster) -> None:
     cluster.publish_many([*announced("A", range(3)), *announced("A", ["alone"]), {"name": "C", "params": {}}])
 
 
-def test_a_run_holds_while_workers_run_and_after_they_have_stopped(broker: object, prefix: str, tmp_path: Path) -> None:
+def test_a_run_holds_while_workers_run_and_after_they_have_stopped(
+    broker: object, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with live_cluster(broker, prefix, tmp_path) as cluster:
         for slot in ("w1", "w2"):
             cluster.worker(slot).await_running()
@@ -64,12 +66,15 @@ def test_a_run_holds_while_workers_run_and_after_they_have_stopped(broker: objec
         assert verdicts(running) == {"holds": HELD}, running.stdout
 
         cluster.publish_many([*announced("A", range(100, 100 + PAIRS)), *announced("B", range(100, 100 + PAIRS))])
+        monkeypatch.setattr("signal_router.cli.verify.RECORD_BYTES", 500_000)  # as if there were many more
         moving = verify(cluster, "-o", "json", "--memory", "300")
         assert verdicts(moving) == {"holds": HELD}, moving.stdout
+        assert json.loads(moving.stdout)["shards"] > 3
 
         cluster.await_decided()
         cluster.stop_workers()
-        at_rest = verify(cluster)
+        at_rest = verify(cluster, "--spool-dir", str(tmp_path))
+        assert not list(tmp_path.glob("signal-router-verify-*"))  # nothing is left of it
         assert at_rest.exit_code == 0, at_rest.output
         assert "everything holds" in at_rest.output
         cluster.prove().hold()

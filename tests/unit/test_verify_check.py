@@ -45,6 +45,14 @@ metadata: {id: team/each}
 spec:
   members:
     - {alias: c, signal: C}
+---
+apiVersion: signal-router/v1
+kind: Subscription
+metadata: {id: team/away}
+spec:
+  members:
+    - {alias: d, signal: D}
+  trigger: {topic: nowhere}
 """
 
 Checking = Callable[..., Report]
@@ -65,6 +73,7 @@ class Run:
             self.publish("B", number, f"b{number}")
         self.drain()
         self.publish("A", 0, "a0")  # a duplicate
+        self.publish("D", 0, "d0")  # undeliverable
         self.publish("C", 0, "c0")
         self.publish("C", 0, None)
         self.publish("A", 98, "late")
@@ -176,7 +185,7 @@ def test_the_run_has_every_kind_of_thing_in_it(logs: HeldLogs) -> None:
         if tp.topic == logs.app.names.lineage
     }
 
-    assert {"duplicate", "expired", "fired"} <= outcomes
+    assert {"duplicate", "expired", "fired", "undeliverable"} <= outcomes
     assert any(
         (record.key or b"")[:1] == b"S" and msgspec.msgpack.decode(record.value or b"\x90", type=JoinSet).pending
         for tp in logs.records
@@ -430,6 +439,14 @@ def test_every_invariant_is_broken_by_some_tampering() -> None:
     assert set.union(*(broken for _, broken in TAMPERED)) | {Invariant.ORDER} == HELD
 
 
+def test_a_trigger_whose_dead_letter_is_gone_is_told_from_one_that_was_never_written(
+    logs: HeldLogs, check: Checking
+) -> None:
+    put(logs, *find(logs, logs.app.names.dead_letters, lambda record: document(record)["kind"] == "trigger"))
+
+    assert check(logs).broken == (Invariant.DEAD_LETTERS,)
+
+
 # ---- what cannot be judged, and why
 
 
@@ -447,6 +464,15 @@ def cut_off(logs: HeldLogs, topic: str, below: int) -> None:
 
 def lose_triggers(logs: HeldLogs) -> set[Invariant]:
     cut_off(logs, logs.app.names.triggers, 6)
+    return {Invariant.COMPLETE, Invariant.UNIQUE, Invariant.LINEAGE}
+
+
+def lose_a_destination(logs: HeldLogs) -> set[Invariant]:
+    """A topic that triggers went to is deleted: here by the word of the document that was in force for one of them."""
+    tp, place = find(logs, logs.app.names.definitions, lambda record: document(record)["id"] == "team/each")
+    spec = {**document(logs.records[tp][place])["spec"], "trigger": {"topic": "gone"}}  # type: ignore[dict-item]
+    put(logs, tp, place, with_fields(logs.records[tp][place], spec=spec))
+    without(logs, logs.app.names.triggers, lambda record: b"team/each" in (record.value or b""))
     return {Invariant.COMPLETE, Invariant.UNIQUE, Invariant.LINEAGE}
 
 
@@ -500,6 +526,17 @@ def lose_views(logs: HeldLogs) -> set[Invariant]:
     }
 
 
+def name_another_input(logs: HeldLogs) -> set[Invariant]:
+    """The topics to look at are given, and one that was read is left out."""
+    logs.app = replace(logs.app, inputs=("other",))
+    logs.records[TopicPartition("other", 0)] = []
+    logs.next_offsets[TopicPartition("other", 0)] = NextOffsets(NextOffset(0), NextOffset(0))
+    return {
+        *(Invariant.COMPLETE, Invariant.SOUND, Invariant.ONE_OUTCOME, Invariant.CONSERVED),
+        *(Invariant.PARENTS, Invariant.TABLES, Invariant.DEAD_LETTERS),
+    }
+
+
 def hide_the_history(logs: HeldLogs) -> set[Invariant]:
     logs.commits = None
     return {Invariant.OFFSETS}
@@ -513,8 +550,8 @@ def meet_a_limit(logs: HeldLogs) -> set[Invariant]:
 
 
 HOLES = [
-    *(lose_triggers, lose_lineage, lose_signals, lose_documents, lose_dead_letters, lose_an_input),
-    *(write_no_inputs, lose_views, hide_the_history, meet_a_limit),
+    *(lose_triggers, lose_a_destination, lose_lineage, lose_signals, lose_documents, lose_dead_letters, lose_an_input),
+    *(write_no_inputs, lose_views, name_another_input, hide_the_history, meet_a_limit),
 ]
 
 
@@ -619,6 +656,8 @@ def test_what_was_written_behind_the_cut_breaks_nothing(check: Checking) -> None
         run.publish("A", number, f"a{number}")
         run.publish("B", number, f"b{number}")
     run.publish("B", 99, "b99")  # completes what was pending at the cut
+    run.publish("D", 5, "d5")
+    plant.broker.append(plant.names.signals, b"no json either", partition=1)
     run.drain()
     after = plant.logs()
 
@@ -632,8 +671,11 @@ def test_what_was_written_behind_the_cut_breaks_nothing(check: Checking) -> None
     after.next_offsets, after.tables = before.next_offsets, tuple
 
     report = check(after)
+    write_no_inputs(after)
+    without_order = check(after)
 
     assert report.verdict is Verdict.HOLDS, report.differences()
+    assert without_order.broken == (), without_order.violations()
 
 
 def test_a_worker_on_a_store_of_its_own_is_compared_with_the_changelog(run: Run) -> None:
