@@ -58,6 +58,8 @@ _LARGE = 1_000_000
 _FOR_EVER = 1 << 62
 _COMMITS = 0.4
 """So many batches are committed before the next is taken."""
+_LEARNS = 0.05
+"""So often a worker looks for new definitions: seldom, so that workers know different ones for a while."""
 _LATE_ANSWERS = 0.25
 """So many effects have happened for a while before the worker hears of it."""
 
@@ -293,7 +295,7 @@ class MemoryWorker:
             return self._run(found)
         if self._tps - self._running and self._beside is None:
             self._beside = self._take_over_beside(self._tps - self._running)
-        if self.rng.random() < 0.15:
+        if self.rng.random() < _LEARNS:
             self._learn()
         if not self.draining and self.rng.random() < 0.1:
             return self._mark()
