@@ -81,7 +81,7 @@ class Plant:
     def logs(self) -> HeldLogs:
         """The logs as they are now, for a check."""
         names, broker = self.names, self.broker
-        logs = HeldLogs(App(APP, APP, names, (names.signals,)), {})
+        logs = HeldLogs(App(APP, APP, names, (names.signals,), all_lineage=True), {})
         logs.topic_ids = {topic: str(broker.topic_id(topic)) for topic in broker.topics()}
         for topic in broker.topics():
             uncommitted = broker.read_all(topic, Isolation.READ_UNCOMMITTED)

@@ -58,13 +58,18 @@ class StoredTable:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Whose logs they are, and with which settings its workers run."""
+    """Whose logs they are, and with which settings its workers run.
+
+    `all_lineage`: every worker has written every decision input, so that one that is missing is lost. Where that is not
+    known it is a hole that nobody can look into.
+    """
 
     name: str
     group: str
     names: TopicNames
     inputs: Sequence[str]
     value_limit_bytes: int = 256 * 1024
+    all_lineage: bool = False
 
 
 class Logs(Protocol):

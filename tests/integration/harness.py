@@ -435,7 +435,7 @@ class LiveCluster:
             end_offsets(self.admin, tps),
             start_offsets(self.admin, tps),
         )
-        app = App(self.connection.app, self.group, names, self.inputs)
+        app = App(self.connection.app, self.group, names, self.inputs, all_lineage=True)
         logs = HeldLogs(app, dict.fromkeys(tps, ()), topic_ids={topic: self.topic_id(topic) for topic in topics})
         logs.spans = {tp: Span(starts[tp], ends[tp], ends[tp], stable[tp], ends[tp]) for tp in tps}
         logs.records |= self._by_partition(topics, committed=True)

@@ -110,7 +110,10 @@ def run() -> Run:
 
 @pytest.fixture
 def logs(run: Run) -> HeldLogs:
-    return run.plant.logs()
+    """The logs of the run, as somebody sees them who does not know how its worker was set up."""
+    found = run.plant.logs()
+    found.app = replace(found.app, all_lineage=False)
+    return found
 
 
 @pytest.fixture(params=[0, 1, 3], ids=["held", "one file", "three files"])
@@ -508,6 +511,13 @@ def lose_dead_letters(logs: HeldLogs) -> set[Invariant]:
 def lose_an_input(logs: HeldLogs) -> set[Invariant]:
     put(logs, *lineage(logs, b"input/"))
     return {Invariant.COMPLETE, Invariant.SOUND, Invariant.ONE_OUTCOME, Invariant.ORDER, Invariant.TABLES}
+
+
+def test_an_input_that_must_be_there_is_lost(logs: HeldLogs, check: Checking) -> None:
+    logs.app = replace(logs.app, all_lineage=True)
+    lose_an_input(logs)
+
+    assert Invariant.ORDER in check(logs).broken
 
 
 def write_no_inputs(logs: HeldLogs) -> set[Invariant]:
