@@ -8,7 +8,7 @@ import time
 from harness import QUICK, LiveCluster, WorkerProcess, until
 from harness_workload import SUBSCRIPTIONS, Workload
 
-from prove.rounds import Round, await_markers
+from prove.rounds import Round, await_leaders, await_markers
 from signal_router.kafka.embedded import EmbeddedBroker
 
 SHORT_S, LONG_S = 1.5, 8.0
@@ -35,7 +35,7 @@ def play(round_: Round) -> None:
             slot = round_.rng.choice(sorted(alive))
             frozen = _stand_in_a_commit(round_, work, alive[slot]) if number % 2 == 0 else None
             _break(round_, broker, kind, alive, slot, frozen, cluster)
-            cluster.renew_admin()
+            await_leaders(cluster)
             await_markers(cluster)
             _await_triggers(cluster, work)
         round_.judge(cluster)

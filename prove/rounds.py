@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from confluent_kafka import KafkaException
 from harness import LiveCluster, Proof, WorkerProcess, live_cluster
 from harness_workload import Workload
 
@@ -232,6 +233,22 @@ def replays(cluster: LiveCluster) -> int:
         if each.key and each.transaction and (each.partition, each.offset) not in places
     }
     return len(aborted & facts)
+
+
+def await_leaders(cluster: LiveCluster, *, within_s: float = 60.0) -> None:
+    """Waits until a broker that has come back leads every partition again; asks by a client that began after that."""
+    deadline = time.monotonic() + within_s
+    while True:
+        cluster.renew_admin()
+        try:
+            for topic in cluster.names.all():
+                cluster.ends(topic)
+        except (BrokerError, KafkaException):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def await_markers(cluster: LiveCluster) -> None:
