@@ -102,7 +102,7 @@ def test_without_signals_nothing_is_said_of_triggers():
 
     assert report is not None
     assert report.verdict is Verdict.UNJUDGED
-    for invariant in (Invariant.COMPLETE, Invariant.SOUND, Invariant.UNIQUE, Invariant.ORDER, Invariant.DEAD_LETTERS):
+    for invariant in (Invariant.COMPLETE, Invariant.SOUND, Invariant.UNIQUE, Invariant.ORDER):
         assert report[invariant].verdict is Verdict.UNJUDGED
 
 
@@ -149,7 +149,7 @@ def test_a_wrong_schedule_is_printed_small_and_replayed(tmp_path):
 
     code, output = call("--replay", str(tmp_path / "schedule.txt"), *mutant)
     assert code == 1
-    assert any(line.startswith(("unique: ", "sound: ", "one outcome: ")) for line in output.splitlines())
+    assert any(line.startswith("tables: remembered ") for line in output.splitlines())
     assert call("--replay", str(tmp_path / "schedule.txt"))[0] == 0
 
 
