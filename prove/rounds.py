@@ -17,7 +17,6 @@ from confluent_kafka import KafkaException
 from harness import LiveCluster, Proof, WorkerProcess, live_cluster
 from harness_workload import Workload
 
-from prove.judge import report
 from signal_router.errors import BrokerError
 from signal_router.kafka.embedded import EmbeddedBroker, free_port
 from signal_router.kafka.listeners import Listener
@@ -208,17 +207,16 @@ class Round:
         """Waits until all is decided, stops the workers, and holds what stands there against the reference."""
         cluster.await_decided(within_s=within_s)
         cluster.stop_workers()
+        cluster.shared = self.shared
         proof = cluster.prove(more_topics=more_topics)
-        found = report(cluster, proof, shared=self.shared)
-        self.reports.append(found)
+        self.reports.append(proof.report)
         self.seen["signals"] += sum(cluster.committed(topic)[number] for topic in cluster.inputs
                                     for number in cluster.ends(topic))  # fmt: skip
         self.seen["triggers"] += len(proof.triggers)
         self.seen["aborted transactions"] += len(cluster.aborted_transactions())
         self.seen["replays"] += replays(cluster)
-        violations = found.violations()
-        if violations:
-            raise AssertionError("\n".join(violations[:20]))
+        if proof.discrepancies:
+            raise AssertionError("\n".join(proof.discrepancies[:20]))
         return proof
 
 

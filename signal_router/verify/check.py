@@ -178,7 +178,7 @@ class _Check:
     def _read_changelog(self) -> None:
         for tp in self._partitions(self._names.changelog):
             fold = self._folds[tp.partition] = PartitionFold()
-            fence = Fence()
+            fence = Fence(self._app.shared)
             self._look_at(tp, LINEAGE, Invariant.TABLES, Invariant.CONSERVED)
             for record in self._logs.read(tp):
                 self._fenced(fence, tp, record)
@@ -192,7 +192,7 @@ class _Check:
 
     def _read_candidates(self) -> None:
         for tp in self._partitions(self._names.candidates):
-            fence, begun = Fence(), self._logs.span(tp).begun
+            fence, begun = Fence(self._app.shared), self._logs.span(tp).begun
             fold = self._folds.get(tp.partition) or PartitionFold()
             for record in self._logs.read(tp):
                 self._fenced(fence, tp, record)
@@ -212,7 +212,7 @@ class _Check:
 
     def _read_lineage(self) -> None:
         for tp in self._partitions(self._names.lineage):
-            span, fence = self._logs.span(tp), Fence()
+            span, fence = self._logs.span(tp), Fence(self._app.shared)
             gap = self._look_at(tp, LINEAGE, Invariant.LINEAGE)
             if gap is not None:
                 self._no_matching(gap)
@@ -387,7 +387,7 @@ class _Check:
         for written in self._shards.waiting():
             self._shards.put(self._shard_of_trigger(read_document(written.value) or {}), written)
         for tp in self._partitions(*self._destinations):
-            span, fence = self._logs.span(tp), Fence()
+            span, fence = self._logs.span(tp), Fence(self._app.shared)
             self._look_at(tp, TRIGGERS, Invariant.COMPLETE, Invariant.UNIQUE, Invariant.LINEAGE)
             for record in self._logs.read(tp):
                 document = read_document(record.value) or {}
@@ -408,7 +408,7 @@ class _Check:
     def _read_dead_letters(self) -> None:
         definitions: Counter[int] = Counter()
         for tp in self._partitions(self._names.dead_letters):
-            span, fence = self._logs.span(tp), Fence()
+            span, fence = self._logs.span(tp), Fence(self._app.shared)
             self._look_at(tp, DEAD_LETTERS, Invariant.DEAD_LETTERS)
             for record in self._logs.read(tp):
                 self._fenced(fence, tp, record)

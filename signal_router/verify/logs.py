@@ -16,7 +16,7 @@ against anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -61,7 +61,8 @@ class App:
     """Whose logs they are, and with which settings its workers run.
 
     `all_lineage`: every worker has written every decision input, so that one that is missing is lost. Where that is not
-    known it is a hole that nobody can look into.
+    known it is a hole that nobody can look into. `shared`: slots that two live workers had at once; until the older one
+    hears of the newer they fence each other by turns, so the order of their lives says nothing.
     """
 
     name: str
@@ -70,6 +71,7 @@ class App:
     inputs: Sequence[str]
     value_limit_bytes: int = 256 * 1024
     all_lineage: bool = False
+    shared: Collection[str] = ()
 
 
 class Logs(Protocol):

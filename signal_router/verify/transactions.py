@@ -4,7 +4,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -19,12 +19,13 @@ class Fence:
     """Follows the transactions of one partition: within a slot incarnations never fall, nor numbers within one.
 
     Numbers may fall once: two processes that began at once under one slot have the same incarnation, and the one that
-    goes on counts from 1. Should they write by turns, numbers fall again.
+    goes on counts from 1. Should they write by turns, numbers fall again. Slots in `left_out` are not followed.
     """
 
-    __slots__ = ("_last", "_reached", "_shared")
+    __slots__ = ("_last", "_left_out", "_reached", "_shared")
 
-    def __init__(self) -> None:
+    def __init__(self, left_out: Collection[str] = ()) -> None:
+        self._left_out = left_out
         self._reached: dict[str, tuple[int, int]] = {}
         self._shared: set[tuple[str, int]] = set()
         self._last: bytes | None = None
@@ -36,7 +37,7 @@ class Fence:
             return None
         self._last = written
         slot, incarnation, number = _parts(written)
-        if number < 0:
+        if number < 0 or slot in self._left_out:
             return None  # a replay has no lives
         before = self._reached.get(slot, (0, 0))
         if (incarnation, number) < before:

@@ -242,7 +242,7 @@ class LiveCluster:
     """The topics of one app under one prefix on a broker, with its workers. Use `live_cluster`.
 
     `candidates`: the way its workers' own ones take, "local" or "topic". `inputs`: the topics that its workers read
-    signals from. `protocol`: that of their group.
+    signals from. `protocol`: that of their group. `shared`: slots that a test gives to two live workers at once.
     """
 
     bootstrap: str
@@ -253,6 +253,7 @@ class LiveCluster:
     protocol: str = "classic"
     workers: list[WorkerProcess] = field(default_factory=list)
     applied: dict[str, Definition] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.connection = Connection(self.bootstrap, self.prefix)
@@ -435,7 +436,7 @@ class LiveCluster:
             end_offsets(self.admin, tps),
             start_offsets(self.admin, tps),
         )
-        app = App(self.connection.app, self.group, names, self.inputs, all_lineage=True)
+        app = App(self.connection.app, self.group, names, self.inputs, all_lineage=True, shared=self.shared)
         logs = HeldLogs(app, dict.fromkeys(tps, ()), topic_ids={topic: self.topic_id(topic) for topic in topics})
         logs.spans = {tp: Span(starts[tp], ends[tp], ends[tp], stable[tp], ends[tp]) for tp in tps}
         logs.records |= self._by_partition(topics, committed=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from harness import Read
 
-from prove.judge import gone_back, named
 from prove.kills import POINTS
 from prove.ledger import Ledger, Played, as_json
 from prove.run import CYCLE, SCENARIOS, main
@@ -87,32 +85,6 @@ def test_the_report_for_programs_says_what_was_asked_for() -> None:
 
     assert {"seed", "versions", "faults", "kills", "invariants", "not tried", "verdict", "seconds"} <= told.keys()
     assert told["faults"] == {"kills": {"empty disk": 3, "kept disk": 2}}
-
-
-@pytest.mark.parametrize(
-    ("difference", "invariant"),
-    [
-        ('trigger 7352c181 at {"partition":1,"sequence":2} is missing', Invariant.COMPLETE),
-        ("trigger 7352c181 at {} stands there 2 times", Invariant.UNIQUE),
-        ('trigger 7352c181 at {} on "triggers" is not expected', Invariant.SOUND),
-        ("trigger without lineage of its transaction: x", Invariant.LINEAGE),
-        ("lineage trigger/7352c181 is missing", Invariant.LINEAGE),
-        ("lineage signal/signals/0/1/a/b stands there 2 times", Invariant.ONE_OUTCOME),
-        ("dead letter signal signals/0/1: 2 found, 1 expected", Invariant.DEAD_LETTERS),
-        ("in transit: x", Invariant.CAUGHT_UP),
-        ("signals/0/1 was overtaken by signals/0/2", Invariant.ORDER),
-    ],
-)
-def test_differences_have_the_names_of_what_they_break(difference: str, invariant: Invariant) -> None:
-    assert named(difference) is invariant
-
-
-def test_a_record_of_an_earlier_life_behind_one_of_a_later_is_found() -> None:
-    def read(offset: int, life: int, slot: str = "w1") -> Read:
-        return Read("triggers", 0, offset, 0, None, b"{}", (("sr_txn", f"{slot}/{life}/7".encode()),))
-
-    assert not list(gone_back([read(0, 1), read(1, 2), read(2, 1, "w2"), read(3, 2)]))
-    assert list(gone_back([read(0, 1), read(1, 2), read(2, 1)])) == ["triggers/0/2 is of life 1 of w1, behind life 2"]
 
 
 def test_every_scenario_is_played_and_says_what_must_happen() -> None:

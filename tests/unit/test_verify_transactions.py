@@ -6,8 +6,8 @@ from signal_router.model.log import InputRecord
 from signal_router.verify.transactions import Fence, aborted_and_redone
 
 
-def wrong(*transactions: str) -> list[str]:
-    fence = Fence()
+def wrong(*transactions: str, left_out: tuple[str, ...] = ()) -> list[str]:
+    fence = Fence(left_out)
     return [found for each in transactions if (found := fence.take((("sr_txn", each.encode()),))) is not None]
 
 
@@ -17,6 +17,12 @@ def test_lives_that_follow_each_other_are_as_they_should_be() -> None:
 
 def test_a_life_behind_a_later_one_is_wrong() -> None:
     assert wrong("w1/1/5", "w1/2/1", "w1/1/6", "w1/2/2") == ["transaction w1/1/6 behind w1/2/1"]
+
+
+def test_slots_that_are_left_out_hide_no_others() -> None:
+    behind = ("w1/2/1", "w1/1/6", "w2/2/1", "w2/1/1")
+
+    assert wrong(*behind, left_out=("w1",)) == ["transaction w2/1/1 behind w2/2/1"]
 
 
 def test_of_two_with_one_incarnation_one_goes_on_and_they_do_not_write_by_turns() -> None:
