@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,41 @@ def test_a_run_holds_while_workers_run_and_after_they_have_stopped(
         assert at_rest.exit_code == 0, at_rest.output
         assert "everything holds" in at_rest.output
         cluster.prove().hold()
+
+
+def test_signals_that_come_while_it_reads_break_nothing(
+    broker: object, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal_router.cli.verify.RECORD_BYTES", 100_000)
+    with live_cluster(broker, prefix, tmp_path) as cluster:
+        for slot in ("w1", "w2"):
+            cluster.worker(slot).await_running()
+        begin(cluster)
+        done, batches = threading.Event(), 0
+
+        def go_on() -> None:
+            nonlocal batches
+            producer = Producer({"bootstrap.servers": cluster.bootstrap})
+            while not done.is_set():
+                keys = range(1_000 + 10 * batches, 1_010 + 10 * batches)
+                for number, each in enumerate(
+                    [*announced("A", keys), *announced("B", keys), *announced("A", keys[:1])]
+                ):
+                    producer.produce(cluster.names.signals, json.dumps(each), partition=number % cluster.partitions)
+                producer.flush(10)
+                batches += 1
+                done.wait(0.02)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            found = verify(cluster, "-o", "json")
+        finally:
+            done.set()
+            thread.join()
+
+        assert batches > 20
+        assert verdicts(found) == {"holds": HELD}, found.stdout
 
 
 def tampered(cluster: LiveCluster, topic: str, key: bytes | None, value: bytes, headers: list[Any]) -> None:
