@@ -341,7 +341,8 @@ def _renewed(transactions: KafkaTransactionLog, ids: tuple[str, ...]) -> None:
 
 def _transaction_failed(error: LogError, ids: tuple[str, ...]) -> DeliveryError:
     if isinstance(error, ProducerFencedError):
-        return DeliveryError(f"another process took the transactional id: {error}", reason="fenced", ids=ids)
+        what = "another process took the transactional id, or this one stood still for longer than a transaction may"
+        return DeliveryError(f"{what}: {error}", reason="fenced", ids=ids)
     reason = "timed-out" if isinstance(error, UnknownOutcomeError) else "refused"
     return DeliveryError(f"the transaction failed: {error}", reason=reason, ids=ids)
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+from copy import copy
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -90,6 +91,17 @@ class SignalWriter:
         self._headers = _NO_HEADERS if traceparent is None else [("traceparent", checked_traceparent(traceparent))]
         self._id_begins = f"{os.urandom(12).hex()}-"
         self._number = itertools.count(1).__next__
+        self._cause: Trigger | None = None
+
+    def because_of(self, trigger: Trigger) -> SignalWriter:
+        """A writer for what follows from one trigger: that is the cause of its signals, and their ids follow from it,
+        so that they are the same however often the trigger is handled.
+        """
+        writer = copy(self)
+        writer._id_begins = f"{trigger.idempotency_key}/"
+        writer._number = itertools.count(1).__next__
+        writer._cause = trigger
+        return writer
 
     def write(
         self,
@@ -126,6 +138,8 @@ class SignalWriter:
             time = _written(time, name)
         raw = _NO_PAYLOAD if payload is None else _payload(payload, name)
         headers = self._headers
+        if caused_by is None:
+            caused_by = self._cause
         if traceparent is not None or caused_by is not None:
             headers = self._with(traceparent, caused_by)
         if self._cloudevents:
