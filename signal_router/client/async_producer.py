@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from signal_router.client.delivery import DeliveryError
 from signal_router.client.producer import SignalProducer
@@ -20,11 +20,25 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from signal_router.client.delivery import Delivery
-    from signal_router.client.publishing import Collected
+    from signal_router.client.publishing import Collected, Key, Said
+    from signal_router.client.signal_writer import Form
     from signal_router.kafka.publish import Sent
     from signal_router.kafka.settings import Connection
 
 _SERVED_EVERY_S = 0.1
+
+
+class Arguments(TypedDict, total=False):
+    """What `SignalProducer` takes besides the connection."""
+
+    prefix: str | None
+    topic: str | None
+    source: str | None
+    form: Form
+    transactional_id: str | None
+    delivery_timeout_s: float
+    queue_timeout_s: float
+    signal_bytes: int
 
 
 class AsyncSignalProducer:
@@ -32,8 +46,9 @@ class AsyncSignalProducer:
     the broker has everything, or raises. Takes the arguments of `SignalProducer`.
     """
 
-    def __init__(self, connection: Connection | str | None = None, **arguments: Any) -> None:  # noqa: ANN401
-        self._arguments = arguments | {"connection": connection}
+    def __init__(self, connection: Connection | str | None = None, **arguments: Unpack[Arguments]) -> None:
+        self._connection = connection
+        self._arguments = arguments
         self._producer: SignalProducer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = threading.Event()
@@ -41,7 +56,7 @@ class AsyncSignalProducer:
 
     async def __aenter__(self) -> AsyncSignalProducer:
         self._loop = asyncio.get_running_loop()
-        self._producer = await asyncio.to_thread(lambda: SignalProducer(**self._arguments))
+        self._producer = await asyncio.to_thread(lambda: SignalProducer(self._connection, **self._arguments))
         self._serving = threading.Thread(target=self._serve, args=(self._producer,), name="signals", daemon=True)
         self._serving.start()
         return self
@@ -55,7 +70,7 @@ class AsyncSignalProducer:
         finally:
             self._ended.set()
 
-    async def publish(self, name: str, **said: Any) -> Sent:  # noqa: ANN401
+    async def publish(self, name: str, *, key: Key = None, **said: Unpack[Said]) -> Sent:
         """Publishes one signal and waits until the broker has it; takes the arguments of `SignalProducer.publish`.
 
         Many at once share their batches: `await asyncio.gather(*(producer.publish(…) for …))`. Cancelling it leaves
@@ -66,7 +81,6 @@ class AsyncSignalProducer:
             DeliveryError: it was not delivered.
         """
         producer = self._connected()
-        key = said.pop("key", None)
         record = producer.writer.write(name, **said)
         future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
 

@@ -57,6 +57,15 @@ def writable(connection: Connection, topic: str) -> int:
     return limits[topic]
 
 
+def batch_bytes(connection: Connection, topics: Iterable[str], at_most: int) -> int:
+    """The largest batch that all these topics take; what cannot be looked at is no limit, and fails when written to."""
+    try:
+        limits, _ = verify_destinations(connect(connection), topics, frozenset())
+    except BrokerError:
+        return at_most
+    return min([at_most, *(limit - HEADROOM_BYTES for limit in limits.values())])
+
+
 def require_topics(admin: AdminClient, topics: Iterable[str]) -> None:
     """Raises ConfigurationError for the first topic that is not there, or may not be read by these credentials."""
     from confluent_kafka import KafkaException, TopicCollection  # noqa: PLC0415  beside its only use

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from signal_router.client.connecting import connection_of, require_topics, writable
 from signal_router.client.modes import AtLeastOnce, ExactlyOnce
-from signal_router.client.producer import DEFAULTS, topic_of_signals
+from signal_router.client.producer import topic_of_signals
 from signal_router.client.retries import Retries
 from signal_router.client.running import Run, Wanted
 from signal_router.client.signal_writer import SignalWriter
 from signal_router.errors import ConfigurationError
 from signal_router.kafka.admin_client import connect
-from signal_router.kafka.transaction import KafkaTransactionLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -119,11 +118,9 @@ class TriggerConsumer:
         cluster = self._cluster
 
         def mode() -> Mode:
-            settings = cluster.producer_config({}, defaults=DEFAULTS)
-            log = KafkaTransactionLog(settings, transactional_id)
-            return ExactlyOnce(
-                handler, log, SignalWriter(source=source, form=form), topic_of_signals(cluster), self._park_to
-            )
+            writer = SignalWriter(source=source, form=form)
+            signals = topic_of_signals(cluster)
+            return ExactlyOnce(handler, cluster, transactional_id, writer, signals, self._park_to)
 
         self._run(mode, stop_on)
 

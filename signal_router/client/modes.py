@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
+from signal_router.client.connecting import batch_bytes
 from signal_router.client.transaction import Transaction
 from signal_router.errors import BrokerError, FencedError
 from signal_router.kafka.publish import Publisher
+from signal_router.kafka.transaction import KafkaTransactionLog
 from signal_router.model.log import AbortableError, LogError, NextOffset, ProducerFencedError, TopicPartition
 
 if TYPE_CHECKING:
@@ -29,12 +31,12 @@ if TYPE_CHECKING:
     from signal_router.client.signal_writer import SignalWriter
     from signal_router.client.trigger import Trigger
     from signal_router.kafka.settings import Connection
-    from signal_router.kafka.transaction import KafkaTransactionLog
     from signal_router.model.log import OutputRecord
 
 COMMIT_EVERY_S = 0.5
 TRANSACTION_EVERY_S = 0.1
 TRIGGERS_PER_TRANSACTION = 100
+BATCH_BYTES = 1_000_000
 FENCES = 3
 FENCES_WITHIN_S = 60.0
 
@@ -138,19 +140,25 @@ class ExactlyOnce(Mode):
     def __init__(
         self,
         handler: Callable[[Trigger, Transaction], object],
-        transactions: KafkaTransactionLog,
+        connection: Connection,
+        transactional_id: str,
         writer: SignalWriter,
         signals: str,
         park_to: Parking,
     ) -> None:
         self._handler = handler
-        self._log = transactions
+        self._connection = connection
         self._writer = writer
         self._signals = signals
         self._park_to = park_to
         self._records: list[OutputRecord] = []
         self._alone = 0
         self._fences: list[float] = []
+        self._batch_bytes = BATCH_BYTES
+        self._destinations: set[str] = set()
+        self._log = KafkaTransactionLog(
+            connection.producer_config({}), transactional_id, batch_bytes=lambda: self._batch_bytes
+        )
         self._init()
 
     def handle(self, trigger: Trigger) -> None:
@@ -172,6 +180,7 @@ class ExactlyOnce(Mode):
         return self.handled >= TRIGGERS_PER_TRANSACTION or since_s >= TRANSACTION_EVERY_S
 
     def commit(self, consumer: Consumer, next_offsets: Mapping[TopicPartition, int], metadata: bytes) -> bool:  # noqa: ARG002
+        self._look_at_destinations()
         try:
             self._log.begin()
             self._log.produce(self._records)
@@ -196,6 +205,13 @@ class ExactlyOnce(Mode):
 
     def close(self) -> None:
         self._log.close()
+
+    def _look_at_destinations(self) -> None:
+        """Learns what new destinations take: a batch that is too large for its topic fails with all its records."""
+        new = {record.topic for record in self._records} - self._destinations
+        if new:
+            self._batch_bytes = batch_bytes(self._connection, new, self._batch_bytes)
+            self._destinations |= new
 
     def _undone(self, error: AbortableError) -> UndoneError:
         """Aborts. Of several triggers nobody knows whose record was refused, so each is tried by itself next."""

@@ -47,6 +47,7 @@ BATCH_BYTES = 1_000_000
 
 _SERVE_EVERY = 128
 """How many signals are handed over before reports are served; each call costs about a microsecond."""
+_PURGED_WITHIN_S = 1.0
 _TRANSACTIONS_TRIED = 3
 _TOLD = 3
 
@@ -114,7 +115,7 @@ class SignalProducer(Publishing[Delivery]):
             self._client = _client(settings)
             self._at_exit = weakref.finalize(self, _flush_at_exit, self._client, delivery_timeout_s)
         else:
-            settings = cluster.producer_config(batch, defaults=DEFAULTS)
+            settings = cluster.producer_config(batch)
             self._transactions = KafkaTransactionLog(settings, transactional_id, init_timeout_s=delivery_timeout_s)
             _renewed(self._transactions, ())
 
@@ -158,11 +159,15 @@ class SignalProducer(Publishing[Delivery]):
         if self._transactions is not None:
             self._commit(self._transactions, collected)
             return
-        deliveries = [
-            self.send(SignalRecord(id_, cast("bytes", record.value), [*record.headers]), record.key)
-            for id_, record in zip(collected.ids, collected.records, strict=True)
-        ]
-        failed = []
+        deliveries, failed = [], []
+        for place, (id_, record) in enumerate(zip(collected.ids, collected.records, strict=True)):
+            try:
+                value, key = cast("bytes", record.value), record.key
+                deliveries.append(self.send(SignalRecord(id_, value, [*record.headers]), key))
+            except DeliveryError as error:  # those behind it would wait as long, one by one
+                ids = tuple(collected.ids[place:])
+                failed.append(DeliveryError(error.message, reason=error.reason, ids=ids))
+                break
         for delivery in deliveries:
             try:
                 delivery.result()
@@ -193,10 +198,14 @@ class SignalProducer(Publishing[Delivery]):
             raise _joined([error for error in failed if error is not None])
 
     def close(self) -> None:
-        """Lets the client go without waiting: what was not acknowledged may be lost. Idempotent."""
+        """Lets the client go without waiting: what the brokers have not acknowledged is given up. Idempotent."""
         client, self._client = self._client, None
         if client is not None:
             self._at_exit.detach()
+            if waiting := len(client):
+                client.purge()
+                client.flush(_PURGED_WITHIN_S)  # every delivery learns of it
+                _log.error("%d signals were given up unacknowledged", waiting)
         if self._transactions is not None:
             self._transactions.close()
 
@@ -343,7 +352,10 @@ def _transaction_failed(error: LogError, ids: tuple[str, ...]) -> DeliveryError:
     if isinstance(error, ProducerFencedError):
         what = "another process took the transactional id, or this one stood still for longer than a transaction may"
         return DeliveryError(f"{what}: {error}", reason="fenced", ids=ids)
-    reason = "timed-out" if isinstance(error, UnknownOutcomeError) else "refused"
+    if "AUTHORIZATION_FAILED" in str(error):  # the log's errors say what to do, and why only in words
+        reason = "denied"
+    else:
+        reason = "timed-out" if isinstance(error, UnknownOutcomeError) else "refused"
     return DeliveryError(f"the transaction failed: {error}", reason=reason, ids=ids)
 
 

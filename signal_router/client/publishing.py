@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
 
 from signal_router.model.log import OutputRecord
 
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 Taken = TypeVar("Taken")
 
 Key = str | bytes | None
+
+
+class Said(TypedDict, total=False):
+    """What `publish` takes besides the name."""
+
+    params: Mapping[str, Any] | None
+    payload: object
+    source: str | None
+    id: str | None
+    time: str | datetime | None
+    subject: str | None
+    context: Mapping[str, str] | None
+    traceparent: str | None
+    caused_by: Trigger | str | None
 
 
 class Publishing(ABC, Generic[Taken]):

@@ -20,6 +20,7 @@ from signal_router.client.modes import UndoneError
 from signal_router.client.parking import Park, Parked
 from signal_router.client.trigger import Trigger, decode_trigger
 from signal_router.errors import BrokerError, ConfigurationError, RecordError, SignalRouterError
+from signal_router.model.group_metadata import GroupMetadata
 from signal_router.model.log import TopicPartition
 from signal_router.model.signals import Position
 
@@ -290,7 +291,7 @@ class Run:
 
     def _on_assign(self, consumer: Consumer, places: list[ClientPartition]) -> None:
         try:
-            self._metadata = consumer.consumer_group_metadata()
+            self._metadata = _fencing(consumer.consumer_group_metadata()) if places else b""
             known = self._asked([TopicPartition(each.topic, each.partition) for each in places]) if places else {}
             for each in places:
                 tp = TopicPartition(each.topic, each.partition)
@@ -327,7 +328,9 @@ class Run:
 
     def _leave(self, places: list[ClientPartition]) -> None:
         self._mode.undo()
-        self._lanes.drop([TopicPartition(each.topic, each.partition) for each in places])
+        gone = {TopicPartition(each.topic, each.partition) for each in places}
+        self._lanes.drop(gone)
+        self._blame = {(tp, offset): what for (tp, offset), what in self._blame.items() if tp not in gone}
         self._paused.clear()
         self._last = None
 
@@ -347,6 +350,13 @@ class Run:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+
+def _fencing(metadata: object) -> bytes:
+    """Gives the metadata of an assignment; the brokers would take offsets under one that names nobody from anybody."""
+    if not isinstance(metadata, bytes) or not GroupMetadata.decode(metadata).fences:
+        raise BrokerError(f"the group gave partitions, but no membership: {metadata!r}")
+    return metadata
 
 
 def _place(record: Message) -> Position:

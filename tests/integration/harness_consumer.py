@@ -83,7 +83,7 @@ def main(given: dict[str, object]) -> None:
     if given.get("mode") == "at-least-once":
         consumer.run(handle)
         return
-    import signal_router.client.consumer as module  # noqa: PLC0415
+    import signal_router.client.modes as module  # noqa: PLC0415
 
     Striking.arm = arm
     module.KafkaTransactionLog = Striking  # type: ignore[misc]

@@ -410,6 +410,46 @@ def test_sigterm_finishes_the_handler_in_hand(topics: Topics, tmp_path: Path, pr
     assert topics.committed() == 1
 
 
+def test_a_consumer_killed_in_a_handler_leaves_a_trigger_that_comes_again_with_the_same_key(
+    topics: Topics, tmp_path: Path, processes: list[Process]
+) -> None:
+    topics.fire(1, key="a")
+    killed = Process(topics, tmp_path, "c", mode="at-least-once", work_s=60.0)
+    processes.append(killed)
+    until(lambda: "began 1" in killed.log, "the handler", within_s=60)
+    killed.kill()
+    keys: list[str] = []
+
+    with running(topics.consumer(), lambda trigger: keys.append(trigger.idempotency_key)):
+        until(lambda: topics.committed() == 1, "offsets", within_s=60)
+
+    assert keys == [f"{EXAMPLE['trigger_id']}/1"]
+    assert "ended 1" not in killed.log
+
+
+def test_a_handler_that_takes_longer_than_it_may_loses_its_partitions_and_the_trigger_comes_again(
+    topics: Topics,
+) -> None:
+    topics.fire(1, key="a")
+    connection = Connection(topics.connection.bootstrap, topics.connection.prefix, overrides={
+        "session.timeout.ms": "6000", "heartbeat.interval.ms": "500",
+    })  # fmt: skip
+    calls: list[float] = []
+
+    def handler(_: Trigger) -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            time.sleep(9)  # the work of a handler, longer than the six seconds below
+
+    consumer = TriggerConsumer(connection, group=topics.group, park_to=topics.parked, handler_within_s=6)
+    with running(consumer, handler):
+        until(lambda: topics.committed() == 1, "offsets", within_s=60)
+
+    assert len(calls) == 2
+    assert calls[1] - calls[0] > 6
+    assert topics.read(topics.parked) == []
+
+
 # ---- exactly once
 
 
@@ -540,6 +580,29 @@ def test_outputs_of_a_call_that_failed_are_not_written_and_it_is_parked_in_the_e
     assert numbers(topics.read(topics.outputs, committed=False)) == [0, 1, 3, 4, 5]
     (parked,) = topics.read(topics.parked)
     assert dict(parked.headers)["sr_parked_attempts"] == b"3"
+
+
+def test_many_outputs_for_a_topic_that_takes_small_batches_are_all_written(topics: Topics) -> None:
+    small = f"{topics.connection.prefix}small"
+    settings = {"max.message.bytes": "20000"}
+    for future in topics.admin.create_topics([NewTopic(small, 1, 1, config=settings)]).values():
+        future.result(20)
+    topics.fire(*range(10), partition=0)
+
+    def handler(trigger: Trigger, transaction: Transaction) -> None:
+        for number in range(10):  # of one trigger alone more than one batch may hold
+            text = {"n": number_of(trigger) * 10 + number, "noise": os.urandom(3_000).hex()}
+            transaction.produce(small, json.dumps(text))
+
+    consumer = topics.consumer()
+    started = Running(lambda: consumer.run_exactly_once(handler, transactional_id=f"{topics.group}-x"))
+    until(lambda: len(topics.read(small)) == 100, "outputs", within_s=60)
+    consumer.stop()
+    started.thread.join(30)
+
+    assert started.error is None
+    assert numbers(topics.read(small)) == list(range(100))
+    assert topics.read(topics.parked) == []
 
 
 def test_an_output_that_no_topic_takes_parks_its_own_trigger_only(topics: Topics) -> None:

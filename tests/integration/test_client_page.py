@@ -35,8 +35,8 @@ NAMES = re.compile(r'"(workflows-parked|reports-parked|reports-wanted)"')
 @pytest.fixture
 def environment(broker: object, prefix: str) -> dict[str, str]:
     names = ("signals", "triggers", "workflows-parked", "reports-parked", "reports-wanted")
-    made = connect(Connection(str(broker))).create_topics([NewTopic(f"{prefix}{name}", 2, 1) for name in names])
-    for future in made.values():
+    admin = connect(Connection(str(broker)))
+    for future in admin.create_topics([NewTopic(f"{prefix}{name}", 2, 1) for name in names]).values():
         future.result(20)
     return os.environ | {"SIGNAL_ROUTER_BOOTSTRAP": str(broker), "SIGNAL_ROUTER_PREFIX": prefix}
 

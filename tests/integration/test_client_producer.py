@@ -302,6 +302,34 @@ def test_a_broker_that_stands_still_fills_the_queue_and_then_everything_says_so(
     assert found == {"before", *sent}
 
 
+def test_a_block_and_a_close_account_for_every_signal_while_the_broker_stands_still(own_broker: EmbeddedBroker) -> None:
+    admin = connect(Connection(own_broker.bootstrap))
+    made(admin, "signals")
+    connection = Connection(own_broker.bootstrap, overrides={"queue.buffering.max.messages": "100"})
+    blocked = SignalProducer(connection, source="s", queue_timeout_s=0.5, delivery_timeout_s=3)
+    closed = SignalProducer(own_broker.bootstrap, source="s")
+    own_broker.pause()
+
+    try:
+        with pytest.raises(DeliveryError) as late:
+            publish_in_a_block(blocked, 300)
+        deliveries = [closed.publish("A") for _ in range(10)]
+        closed.close()
+    finally:
+        own_broker.resume()
+
+    assert sorted(late.value.ids, key=int) == [str(number) for number in range(300)]
+    assert [delivery.error and delivery.error.reason for delivery in deliveries] == ["given-up"] * 10
+    with pytest.raises(ConfigurationError, match="is closed"):
+        closed.publish("A")
+
+
+def publish_in_a_block(signals: SignalProducer, count: int) -> None:
+    with signals.when_done() as done:
+        for number in range(count):
+            done.publish("A", id=str(number))
+
+
 def test_a_queue_that_is_full_for_a_moment_loses_nothing(
     broker: object, admin: AdminClient, topic: str, prefix: str
 ) -> None:
