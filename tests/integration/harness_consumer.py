@@ -3,6 +3,9 @@
 `arm` names a step: `handler` (in the middle of a call), `produced` (its records are with the broker, the offsets are
 not), `offsets` (they are sent), `commit` (right before the commit); with `freeze-` before it the process stops itself
 (SIGSTOP) there instead of dying. It takes the file away first.
+
+`mutant` takes a rule out: `anonymous` sends offsets under no membership at all, `offsets-outside` commits them beside
+the transaction.
 """
 
 from __future__ import annotations
@@ -14,11 +17,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from signal_router.client import Connection, Retries, Transaction, Trigger, TriggerConsumer
+from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+
+from signal_router.client import Connection, Retries, Transaction, Trigger, TriggerConsumer, modes
+from signal_router.client.modes import ExactlyOnce
 from signal_router.kafka.transaction import KafkaTransactionLog
+from signal_router.model.group_metadata import GroupMetadata
+from signal_router.model.log import NextOffset, TopicPartition
 
 
 def end_with(parent: int) -> None:
@@ -47,14 +57,33 @@ class Striking(KafkaTransactionLog):
     def strike(self, step: str) -> None:
         strike(self.arm, step, lambda: self._producer and self._producer._client.flush(5))
 
-    def send_offsets(self, *given: object) -> None:
+    def send_offsets(self, offsets: Mapping[TopicPartition, NextOffset], group_metadata: bytes) -> None:
         self.strike("produced")
-        super().send_offsets(*given)  # type: ignore[arg-type]
+        if offsets:
+            super().send_offsets(offsets, group_metadata)
         self.strike("offsets")
 
     def commit(self, **given: object) -> None:
         self.strike("commit")
         super().commit(**given)  # type: ignore[arg-type]
+
+
+def commit_by(mutant: str) -> Callable[..., bool]:
+    """The commit of `ExactlyOnce` without one of its rules."""
+    commit = ExactlyOnce.commit
+
+    def anonymous(mode: ExactlyOnce, consumer: Consumer, offsets: Mapping[TopicPartition, int], given: bytes) -> bool:
+        nobody = GroupMetadata(GroupMetadata.decode(given).group, -1, "")
+        return commit(mode, consumer, offsets, nobody.encode())
+
+    def outside(mode: ExactlyOnce, consumer: Consumer, next_offsets: Mapping[TopicPartition, int], _: bytes) -> bool:
+        commit(mode, consumer, {}, b"")
+        places = [ClientPartition(*tp, next_offset) for tp, next_offset in next_offsets.items()]
+        with suppress(KafkaException):
+            consumer.commit(offsets=places, asynchronous=False)
+        return True
+
+    return {"anonymous": anonymous, "offsets-outside": outside}[mutant]
 
 
 def main(given: dict[str, object]) -> None:
@@ -83,10 +112,10 @@ def main(given: dict[str, object]) -> None:
     if given.get("mode") == "at-least-once":
         consumer.run(handle)
         return
-    import signal_router.client.modes as module  # noqa: PLC0415
-
     Striking.arm = arm
-    module.KafkaTransactionLog = Striking  # type: ignore[misc]
+    modes.KafkaTransactionLog = Striking  # type: ignore[misc]
+    if "mutant" in given:
+        ExactlyOnce.commit = commit_by(str(given["mutant"]))  # type: ignore[method-assign]
     consumer.run_exactly_once(write, transactional_id=str(given["transactional_id"]), source="wf/test")
 
 
