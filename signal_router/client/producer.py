@@ -250,9 +250,6 @@ class SignalProducer(Publishing[Delivery]):
 
     # --- inside
 
-    def _take(self, record: SignalRecord, key: Key) -> Delivery:
-        return self.send(record, key)
-
     def _send_when_room(self, client: Producer, record: SignalRecord, key: Key, delivery: Delivery) -> None:
         deadline = time.monotonic() + self._queue_timeout_s
         while True:

@@ -8,7 +8,7 @@ import os
 import re
 from copy import copy
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -60,7 +60,7 @@ class _Data(msgspec.Struct, gc=False, omit_defaults=True):
 _encode = msgspec.json.Encoder().encode
 
 
-class SignalRecord(NamedTuple):
+class SignalRecord(msgspec.Struct, frozen=True, gc=False):
     """A signal as it goes out."""
 
     id: str
@@ -106,7 +106,6 @@ class SignalWriter:
     def write(
         self,
         name: str,
-        *,
         params: Mapping[str, Any] | None = None,
         payload: object = None,
         source: str | None = None,

@@ -50,6 +50,6 @@ class Transaction(Publishing[str]):
         key = key.encode() if isinstance(key, str) else key
         self.records.append(OutputRecord(topic, key, value, partition, tuple(headers)))
 
-    def _take(self, record: SignalRecord, key: Key) -> str:
+    def send(self, record: SignalRecord, key: Key) -> str:
         self.records.append(output_record(self._topic, record, key))
         return record.id

@@ -34,6 +34,7 @@ from signal_router.client import (
     TriggerConsumer,
 )
 from signal_router.kafka.admin_client import connect
+from signal_router.kafka.embedded import EmbeddedBroker
 from signal_router.kafka.offsets import committed_offsets
 from signal_router.kafka.publish import Publisher
 from signal_router.kafka.topics import topic_text
@@ -639,3 +640,37 @@ def test_an_output_that_no_topic_takes_parks_its_own_trigger_only(topics: Topics
     (parked,) = topics.read(topics.parked)
     assert parked.document["params"] == {"n": 2}
     assert b"MSG_SIZE_TOO_LARGE" in (dict(parked.headers)["sr_parked_error"] or b"")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_a_broker_that_dies_or_stands_still_is_waited_for_and_outputs_are_there_once(
+    own_broker: EmbeddedBroker, fault: str
+) -> None:
+    topics = Topics(own_broker.bootstrap, "x-")
+    consumer = topics.consumer()
+
+    def handler(trigger: Trigger, transaction: Transaction) -> None:
+        transaction.produce(topics.outputs, json.dumps({"n": number_of(trigger)}))
+
+    started = Running(lambda: consumer.run_exactly_once(handler, transactional_id="x"))
+    fired = 0
+    for _ in range(3):
+        topics.fire(*range(fired, fired + 300))
+        fired += 300
+        time.sleep(random.uniform(0, 0.2))  # the time of the fault, not a wait for anything
+        if fault == "kill":
+            own_broker.kill()
+            own_broker.start()
+        else:
+            own_broker.pause()
+            time.sleep(12)  # longer than a transaction may take
+            own_broker.resume()
+        topics.admin = connect(topics.connection)
+        assert started.error is None
+    until(lambda: len(topics.read(topics.outputs)) >= fired, "all outputs", within_s=90)
+    consumer.stop()
+    started.thread.join(40)
+
+    assert started.error is None
+    assert numbers(topics.read(topics.outputs)) == list(range(fired))
