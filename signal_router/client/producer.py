@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import weakref
 from collections import deque
@@ -106,6 +107,7 @@ class SignalProducer(Publishing[Delivery]):
         )
         self._failures: deque[Delivery] = deque()
         self._unserved = 0
+        self._committing = threading.Lock()  # a transactional client has one transaction at a time
         self._transactions: KafkaTransactionLog | None = None
         self._client: Producer | None = None
         batch = {"batch.size": min(BATCH_BYTES, limit)}
@@ -157,7 +159,8 @@ class SignalProducer(Publishing[Delivery]):
         if not collected.records:
             return
         if self._transactions is not None:
-            self._commit(self._transactions, collected)
+            with self._committing:
+                self._commit(self._transactions, collected)
             return
         deliveries, failed = [], []
         for place, (id_, record) in enumerate(zip(collected.ids, collected.records, strict=True)):
@@ -206,8 +209,9 @@ class SignalProducer(Publishing[Delivery]):
                 client.purge()
                 client.flush(_PURGED_WITHIN_S)  # every delivery learns of it
                 _log.error("%d signals were given up unacknowledged", waiting)
-        if self._transactions is not None:
-            self._transactions.close()
+        transactions, self._transactions = self._transactions, None
+        if transactions is not None:
+            transactions.close()
 
     def send(self, record: SignalRecord, key: Key, on_done: Callable[[Delivery], None] | None = None) -> Delivery:
         """Hands over what `writer` made; `on_done` is called once its fate is known, by whoever serves reports."""

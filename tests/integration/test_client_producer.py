@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -184,12 +185,30 @@ def test_of_two_producers_with_one_transactional_id_the_earlier_is_told(
     assert ids(there(broker, admin, topic)) == ["2"]
 
 
-def test_a_transactional_producer_publishes_in_blocks_only(broker: object, topic: str, prefix: str) -> None:
+def test_a_transactional_producer_publishes_in_blocks_only_and_not_once_it_is_closed(
+    broker: object, admin: AdminClient, topic: str, prefix: str
+) -> None:
     with (
         SignalProducer(str(broker), prefix=prefix, source="s", transactional_id=f"{prefix}p") as signals,
         pytest.raises(ConfigurationError, match="publishes in blocks"),
     ):
         signals.publish("A")
+
+    with pytest.raises(ConfigurationError, match="is closed"):
+        publish_in_a_block(signals, 1)
+    assert there(broker, admin, topic, committed=False) == []
+
+
+def test_blocks_of_several_threads_are_one_transaction_each(
+    broker: object, admin: AdminClient, topic: str, prefix: str
+) -> None:
+    with SignalProducer(str(broker), prefix=prefix, source="s", transactional_id=f"{prefix}p") as signals:
+        with ThreadPoolExecutor(4) as pool:
+            blocks = [pool.submit(publish_in_a_block, signals, 5) for _ in range(12)]
+        for block in blocks:
+            block.result()
+
+    assert ids(there(broker, admin, topic)) == sorted(12 * [str(number) for number in range(5)])
 
 
 # ---- what cannot be delivered
