@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signal_router.client.lanes import Item, Lanes
@@ -125,6 +125,7 @@ def test_a_partition_that_begins_anew_takes_its_records_again():
     assert [item.work for item in drain(work)] == ["x"]
 
 
+@settings(deadline=None, max_examples=300)
 @given(
     keys=st.lists(st.sampled_from([b"a", b"b", b"c", None]), min_size=1, max_size=30),
     fates=st.lists(st.sampled_from(["finish", "again", "receive"]), max_size=200),

@@ -7,7 +7,7 @@ import math
 from datetime import UTC, date, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from signal_router.client import Trigger, decode_trigger
@@ -58,6 +58,7 @@ scalars = (
 names = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)
 @given(params=st.dictionaries(names, scalars), form=st.sampled_from(["json", "cloudevents"]))
 def test_every_scalar_arrives_as_the_value_that_it_was(params, form):
     found = read(SignalWriter(source="s", form=form), params=params).params
@@ -68,6 +69,7 @@ def test_every_scalar_arrives_as_the_value_that_it_was(params, form):
     }
 
 
+@settings(deadline=None)
 @given(
     payload=st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(names, inner), max_leaves=10).filter(
         lambda value: value is not None
