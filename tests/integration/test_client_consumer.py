@@ -502,7 +502,8 @@ def test_outputs_are_there_once_however_often_consumers_are_killed(
     assert numbers(topics.read(topics.outputs)) == list(range(fired))
     aborted = len(topics.read(topics.outputs, committed=False)) - fired
     print(f"{fired} triggers, {len(STRIKES)} kills, {aborted} outputs of aborted transactions")
-    assert aborted > 0  # kills met transactions that had been written
+    # Six of the kills wait until the broker has what they interrupt; some may interrupt offsets without outputs.
+    assert aborted >= 3
     signals = topics.read(f"{topics.connection.prefix}signals")
     assert sorted(int(each.document["params"]["n"]) for each in signals) == list(range(fired))  # type: ignore[index]
     assert {dict(each.headers)["sr_caused_by"] for each in signals} == {EXAMPLE["trigger_id"].encode()}
