@@ -675,3 +675,23 @@ def test_a_broker_that_dies_or_stands_still_is_waited_for_and_outputs_are_there_
 
     assert started.error is None
     assert numbers(topics.read(topics.outputs)) == list(range(fired))
+
+
+@pytest.mark.timeout(240)
+def test_at_least_once_goes_on_when_the_broker_is_back(own_broker: EmbeddedBroker) -> None:
+    topics = Topics(own_broker.bootstrap, "x-")
+    consumer = topics.consumer()
+    handled: Counter[int] = Counter()
+
+    started = Running(lambda: consumer.run(lambda trigger: handled.update([number_of(trigger)])))
+    for begin in (0, 100, 200):
+        topics.fire(*range(begin, begin + 100))
+        own_broker.kill()
+        own_broker.start()
+        topics.admin = connect(topics.connection)
+    until(lambda: topics.committed() == 300, "offsets", within_s=90)
+    consumer.stop()
+    started.thread.join(40)
+
+    assert started.error is None
+    assert sorted(handled) == list(range(300))
