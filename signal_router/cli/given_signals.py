@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from signal_router.errors import ConfigurationError, RecordError
 from signal_router.model.json_values import decode_json
-from signal_router.model.records import decode_signal
+from signal_router.model.records import DEFAULT_SIGNAL_BYTES, decode_signal
 from signal_router.model.signal_fields import SCALARS
-from signal_router.runtime.settings import DEFAULT_SIGNAL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -17,7 +17,8 @@ from signal_router.cli.throughput import STARTING, Counts, Lag, TerminalLine, on
 from signal_router.core.join import Limits
 from signal_router.errors import ConfigurationError
 from signal_router.kafka.settings import Connection
-from signal_router.runtime.settings import CLASSIC, CONSUMER, DEFAULT_SIGNAL_BYTES, WorkerSettings
+from signal_router.model.records import DEFAULT_SIGNAL_BYTES
+from signal_router.runtime.settings import CLASSIC, CONSUMER, WorkerSettings
 from signal_router.runtime.state_dir import claim
 
 if TYPE_CHECKING:

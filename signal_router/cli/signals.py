@@ -24,8 +24,7 @@ from signal_router.kafka.topics import resolve
 from signal_router.model.candidates import identity_of
 from signal_router.model.json_values import decode_json
 from signal_router.model.log import OutputRecord
-from signal_router.model.records import decode_signal
-from signal_router.runtime.settings import DEFAULT_SIGNAL_BYTES
+from signal_router.model.records import DEFAULT_SIGNAL_BYTES, decode_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

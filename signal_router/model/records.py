@@ -51,6 +51,9 @@ REASONS = {
 }
 """Every reason why a record is no signal, with what it means; part of the public contract of dead letters."""
 
+DEFAULT_SIGNAL_BYTES = 256 * 1024
+"""The largest record that a worker reads as a signal, unless its operator says otherwise."""
+
 Headers = Iterable[tuple[str, bytes | None]]
 """The headers of a record in their order; of a name given twice the last counts."""
 

@@ -11,6 +11,9 @@ from signal_router.model.values import Value
 REPLAY_OF = "sr_replay_of"
 """The header, and its place in a signal's context, by which a replay without an id says where it stood first."""
 
+CAUSED_BY = "sr_caused_by"
+"""The header by which a signal says which trigger caused it: the trigger's id."""
+
 
 class Position(msgspec.Struct, frozen=True, gc=False, order=True):
     """Where a record stands."""

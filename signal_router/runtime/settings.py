@@ -9,8 +9,8 @@ from pathlib import Path
 from signal_router.core.join import Limits
 from signal_router.errors import ConfigurationError
 from signal_router.kafka.settings import Connection
+from signal_router.model.records import DEFAULT_SIGNAL_BYTES
 
-DEFAULT_SIGNAL_BYTES = 256 * 1024
 CLASSIC, CONSUMER = "classic", "consumer"
 """Group protocols: the one in which clients agree, and that of KIP-848, in which the broker decides."""
 RESERVED_SLOT = "apply"

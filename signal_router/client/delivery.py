@@ -1,0 +1,132 @@
+"""What became of a signal that was handed over: where it stands, or why it does not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol, cast
+
+from confluent_kafka import KafkaError
+
+from signal_router.errors import BrokerError
+from signal_router.kafka.publish import Sent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confluent_kafka import Message
+
+_REASONS = {
+    "topic-missing": {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION},
+    "denied": {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    },
+    "too-large": {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_MSG_SIZE},
+    "timed-out": {
+        KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT, KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+    },
+    "given-up": {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT},
+}  # fmt: skip
+
+HINTS = {
+    "topic-missing": "signal-router topics apply, or check topic= and prefix=",
+    "denied": "grant this client WRITE on the topic, and on its transactional id if it has one",
+    "too-large": "this signal or a neighbour in its batch: raise max.message.bytes of the topic, or send a reference",
+    "timed-out": "it may have arrived or not: publish it again with the same id, a repeat does no harm",
+    "given-up": "it was never sent: publish it again with the same id",
+    "queue-full": "the brokers take less than this program gives: publish slower, or raise queue_timeout_s",
+    "refused": "publish it again with the same id once the cause is gone",
+    "fenced": "give each process a transactional id of its own",
+}
+"""Every reason why a signal was not delivered, with what to do."""
+
+
+class DeliveryError(BrokerError):
+    """Signals that the broker did not acknowledge. `reason` is a key of `HINTS`, `ids` are those of the signals."""
+
+    def __init__(self, message: str, *, reason: str, ids: tuple[str, ...]) -> None:
+        super().__init__(message, hint=HINTS[reason])
+        self.reason = reason
+        self.ids = ids
+
+
+class Waiting(Protocol):
+    """Who serves the reports of deliveries."""
+
+    delivery_timeout_s: float
+
+    def poll(self, timeout_s: float) -> None:
+        """Serves reports for so long at most."""
+
+    def failed(self, delivery: Delivery) -> None:
+        """Keeps a delivery that failed until somebody was told."""
+
+    def told(self, delivery: Delivery) -> None:
+        """Forgets a failure of which somebody was told."""
+
+
+class Delivery:
+    """One signal on its way. `id` is the signal's: publishing it again with the same id is a repeat."""
+
+    __slots__ = ("_error", "_on_done", "_sent", "_waiting", "id")
+
+    def __init__(self, id_: str, waiting: Waiting, on_done: Callable[[Delivery], None] | None = None) -> None:
+        self.id = id_
+        self._waiting = waiting
+        self._on_done = on_done
+        self._sent: Sent | None = None
+        self._error: DeliveryError | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether its fate is known to this program; `result` waits for it."""
+        return self._sent is not None or self._error is not None
+
+    @property
+    def error(self) -> DeliveryError | None:
+        """Why it failed, if it did."""
+        return self._error
+
+    def result(self, timeout_s: float | None = None) -> Sent:
+        """Waits until the broker has the signal, and says where it stands.
+
+        Raises:
+            DeliveryError: it was not delivered, or is not yet after `timeout_s` (by default the delivery time-out).
+        """
+        limit = self._waiting.delivery_timeout_s + 5 if timeout_s is None else timeout_s
+        deadline = time.monotonic() + limit
+        while not self.done:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DeliveryError(
+                    f'signal "{self.id}" was not acknowledged in {limit:g} s', reason="timed-out", ids=(self.id,)
+                )
+            self._waiting.poll(min(left, 0.05))  # short: another thread may be the one that takes the report
+        if self._sent is not None:
+            return self._sent
+        self._waiting.told(self)
+        raise cast("DeliveryError", self._error)
+
+    def report(self, error: KafkaError | None, message: Message) -> None:
+        """Takes the client's report."""
+        if error is None:
+            partition, offset = message.partition(), message.offset()
+            self._sent = Sent(-1 if partition is None else partition, -1 if offset is None else offset)
+        else:
+            self._error = not_delivered(message.topic() or "", error, self.id)
+            self._waiting.failed(self)
+        if self._on_done is not None:
+            self._on_done(self)
+
+
+def not_delivered(topic: str, error: KafkaError, id_: str) -> DeliveryError:
+    """Says in our words why a signal was not delivered."""
+    return DeliveryError(
+        f'signal "{id_}" was not delivered to topic "{topic}": {error.str()}', reason=reason_of(error), ids=(id_,)
+    )
+
+
+def reason_of(error: KafkaError) -> str:
+    """Sorts a client's error into one of the reasons."""
+    return next((reason for reason, codes in _REASONS.items() if error.code() in codes), "refused")
