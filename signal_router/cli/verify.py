@@ -18,7 +18,7 @@ from signal_router.cli.tailing import DurationType
 from signal_router.errors import ConfigurationError
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.offsets import topic_names
-from signal_router.runtime.settings import DEFAULT_SIGNAL_BYTES
+from signal_router.model.records import DEFAULT_SIGNAL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
