@@ -155,3 +155,24 @@ def test_a_wrong_schedule_is_printed_small_and_replayed(tmp_path):
 
 def test_a_schedule_is_shown():
     assert call("--seed", "5", "--show") == (0, schedule_of(5).text())
+
+
+def test_a_bad_record_from_before_the_first_definition_is_held_against_nobody():
+    schedule = Schedule(
+        Setup(slots=1, signals_partitions=1, subscriptions=()),
+        (
+            Action(0, "start", ("w1",)),
+            Action(1, "poll", ("w1", True, 1)),
+            Action(1, "step", ("w1", 30, 1)),
+            Action(2, "publish", (0, "no json", 0)),
+            Action(3, "step", ("w1", 60, 2)),
+            Action(4, "apply", ("pair", "fifo", 0, 1, 1, False)),
+            Action(5, "step", ("w1", 200, 3)),
+            Action(6, "publish", (0, "no json", 0)),
+        ),
+    )
+
+    result = run(schedule)
+
+    assert result.happened["dead letter"] == 1  # of the second; the first was read without a view
+    assert result.violations == []
