@@ -186,10 +186,12 @@ class WorkerProcess:
         """Waits until it has taken partitions over."""
         return self.await_log("took partitions over", within_s=within_s)
 
-    def arm(self, effect: str, with_signal: int = signal.SIGKILL) -> None:
-        """Makes the process send itself a signal before the next effect, or step, of that name."""
+    def arm(self, effect: str, with_signal: int = signal.SIGKILL, *, inputs: bool = False) -> None:
+        """Makes the process send itself a signal before the next effect, or step, of that name; with `inputs`, only in
+        a transaction in which something was read, not in one of marks or of what the worker says of itself.
+        """
         orders = self._arm.with_suffix(".orders")
-        orders.write_text(json.dumps({"effect": effect, "signal": int(with_signal)}))
+        orders.write_text(json.dumps({"effect": effect, "signal": int(with_signal), "inputs": inputs}))
         orders.rename(self._arm)
 
     def disarm(self) -> None:

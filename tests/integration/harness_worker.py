@@ -58,7 +58,7 @@ def strike(arm: Path, app: Application, effect: str) -> None:
         orders = json.loads(arm.read_text())
     except FileNotFoundError:
         return
-    if orders["effect"] != effect:
+    if orders["effect"] != effect or (orders["inputs"] and not app.worker._sending.records):  # type: ignore[union-attr]
         return
     arm.unlink(missing_ok=True)
     if effect in OPEN:

@@ -43,6 +43,7 @@ def grouped(broker: object, prefix: str, tmp_path: Path, ways: dict[str, str]) -
 
 
 def test_of_two_workers_with_one_slot_one_stops_and_names_it(grouped: LiveCluster, tmp_path: Path) -> None:
+    grouped.shared.add("w1")
     first = grouped.worker("w1").await_running()
     grouped.publish_many(announced("A", range(COUNT)))
 
@@ -62,6 +63,7 @@ def test_of_two_workers_with_one_slot_one_stops_and_names_it(grouped: LiveCluste
 def test_two_workers_with_one_slot_that_take_themselves_for_equally_new_do_not_go_on_by_turns(
     grouped: LiveCluster, tmp_path: Path
 ) -> None:
+    grouped.shared.add("w1")
     workers = [grouped.worker("w1"), grouped.worker("w1", state_dir=tmp_path / "elsewhere")]
     grouped.publish_many(announced("A", range(COUNT)))
 

@@ -61,7 +61,7 @@ def test_the_open_transaction_of_a_dead_worker_is_ended(
         cluster.publish_many(announced("A", range(COUNT)))
         cluster.await_decided()
 
-        dies.arm(effect)
+        dies.arm(effect, inputs=True)
         cluster.publish_many(announced("B", range(COUNT)))
         assert dies.await_end() == -9
         killed_at = time.monotonic()
@@ -91,7 +91,7 @@ def test_a_live_worker_that_was_taken_for_dead_says_by_whom_it_was_fenced_and_go
         frozen = cluster.worker("w1", static_membership=False, times=QUICK).await_running()
         cluster.publish_many(announced("A", range(COUNT)))
         cluster.await_decided()
-        frozen.arm("commit", signal.SIGSTOP)
+        frozen.arm("commit", signal.SIGSTOP, inputs=True)
         cluster.publish_many(announced("B", range(COUNT)))
         until(lambda: frozen.struck is not None, "the worker stands still in the middle of its commit")
         stays = cluster.worker("w2", static_membership=False, times=QUICK).await_running(within_s=60)
