@@ -137,7 +137,7 @@ class Slaughter:
             worker.await_running(within_s=60)
         dies = self._alive[slot]
         others = [worker for worker in self._alive.values() if worker is not dies]
-        dies.arm("commit")
+        dies.arm("commit", inputs=True)  # or it would hide nothing that the others need
         self._publish_until_dead([dies])
         self._round.await_struck([dies], "commit")
         for worker in others:

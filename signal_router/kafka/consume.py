@@ -47,6 +47,8 @@ FULL_S = 0.5
 """How long this thread does not poll where there is no room, since each poll may bring a record: callbacks run inside
 it, and the group and its other members wait for them.
 """
+GAP_S = 10.0
+"""How long an offset that is missing waits for news of the group: twice the longest interval between two heartbeats."""
 SUCCESSOR_S = 3.0
 """How long a member that was fenced looks for another worker with its slot: that one says so once it took over."""
 REJOINS = 3
@@ -142,6 +144,7 @@ class ConsumeThread:
         self._placed: list[KafkaTopicPartition] = []
         self._metadata = b""
         self._epoch = 0
+        self._gap: tuple[float, StateError] | None = None
         self._turned_at = self._polled_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="consume", daemon=True)
 
@@ -257,6 +260,8 @@ class ConsumeThread:
 
     def _turn(self, consumer: Consumer) -> None:
         self._turned_at = time.monotonic()
+        if self._gap is not None and self._turned_at > self._gap[0]:
+            raise self._gap[1]
         while True:
             try:
                 command = self._commands.get_nowait()
@@ -334,15 +339,24 @@ class ConsumeThread:
         if error.fatal() or error.code() in _FENCED:
             raise KafkaException(error)
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise StateError(
-                f'topic "{message.topic()}" partition {message.partition()} does not have the offset to read next:'
-                f" {error.str()}",
-                hint="records were deleted before they were read, or the topic was re-created;"
-                " see the operations guide on retention gaps",
-            )
+            self._met_gap(message.topic() or "", message.partition() or 0, error.str())
+            return
         if error.code() in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED}:
             raise ConfigurationError(f"no permission to read: {error.str()}", hint="grant READ on topics and group")
         # Everything else passes: the client retries by itself, and lag shows what it costs.
+
+    def _met_gap(self, topic: str, partition: int, why: str) -> None:
+        """Notes what is missing of a partition that is fetched. A worker that stood still may not know yet that others
+        read on and deleted what they had read; it is told within the time between two heartbeats, and fetches anew.
+        """
+        fetched = any((place.topic, place.partition) == (topic, partition) for place in self._placed)
+        if self._gap is None and fetched:
+            error = StateError(
+                f'topic "{topic}" partition {partition} does not have the offset to read next: {why}',
+                hint="records were deleted before they were read, or the topic was re-created;"
+                " see the operations guide on retention gaps",
+            )
+            self._gap = time.monotonic() + GAP_S, error
 
     def _subscribe(self, consumer: Consumer, topics: Sequence[str]) -> None:
         self._topics = list(topics)
@@ -370,12 +384,12 @@ class ConsumeThread:
         self._begin_epoch()
         self._listener.revoked(ended, gone)
         self._tps -= gone
+        placed, self._placed = self._placed, []
         if not self._incremental:
             consumer.unassign()
             return
         # What stays is placed anew under the next number, and until then nobody would take what is fetched.
-        consumer.incremental_unassign(self._placed)
-        self._placed = []
+        consumer.incremental_unassign(placed)
         if self._begun:
             # For partitions that were kept the metadata from before is good; of those that went nothing is left.
             self._listener.assigned(self._assignment, self._tps, self._metadata)
@@ -411,6 +425,7 @@ class ConsumeThread:
         """Makes void what was handed over so far. It may wait for long behind a take-over, and must not keep this
         thread from polling, since only a poll can end the take-over.
         """
+        self._gap = None  # what is missing still is met again
         with self._room:
             self._epoch += 1
             self._pending_records = self._pending_bytes = 0

@@ -96,6 +96,32 @@ def test_a_worker_that_stood_still_for_longer_than_its_session_writes_nothing_tw
     assert_all_fired(grouped, 2 * COUNT)
 
 
+def test_a_worker_that_stood_still_while_others_read_on_and_deleted_what_they_had_read_goes_on(
+    grouped: LiveCluster,
+) -> None:
+    topic = grouped.names.candidates
+    frozen = grouped.worker("w1", times=QUICK).await_running()
+    grouped.publish_many(announced("A", range(COUNT)))
+    grouped.await_decided()
+    before = grouped.committed(topic)
+    frozen.send(signal.SIGSTOP)
+    grouped.publish_many(announced("B", range(COUNT)))
+    grouped.worker("w2", times=QUICK).await_running(within_s=60)
+    grouped.await_decided()
+    until(lambda: all(grouped.committed(topic)[number] > before[number] for number in before), "there is more to purge")
+    read = [ClientPartition(topic, number, offset) for number, offset in grouped.committed(topic).items()]
+    for answer in grouped.admin.delete_records(read).values():
+        answer.result(10)
+
+    frozen.send(signal.SIGCONT)
+    frozen.await_log("took partitions over", times=2, within_s=40)
+    grouped.publish_many(announced("A", range(COUNT, 2 * COUNT)) + announced("B", range(COUNT, 2 * COUNT)))
+    grouped.await_decided()
+    grouped.stop_workers()
+
+    assert_all_fired(grouped, 2 * COUNT)
+
+
 # ---- offsets and logs that are not what they were
 
 

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from signal_router.errors import FencedError, SignalRouterError
+from signal_router.errors import FencedError, SignalRouterError, StateError
 from signal_router.kafka import consume
 from signal_router.kafka.consume import ConsumeThread, Fetched
 from signal_router.model.group_metadata import GroupMetadata
@@ -151,6 +151,13 @@ class Fence(Record):
 
     def error(self) -> KafkaError:  # type: ignore[override]
         return KafkaError(KafkaError._FATAL, "Static consumer fenced by other consumer", fatal=False)
+
+
+class Missing(Record):
+    """What comes instead of a record that is not there any more."""
+
+    def error(self) -> KafkaError:  # type: ignore[override]
+        return KafkaError(KafkaError._AUTO_OFFSET_RESET, "fetch failed due to requested offset not available")
 
 
 class Lives:
@@ -324,6 +331,50 @@ def test_a_loss_takes_everything_and_what_comes_then_is_a_new_assignment() -> No
     assert heard.assignments == [(1, MEMBER), (3, LATER)]
     assert heard.partitions == [{0, 1}, {1}]
     assert group.assigned == []
+
+
+# ---- gaps
+
+
+def test_an_offset_that_is_missing_ends_the_worker_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, group = Heard(), Group()
+    thread = fetching(heard, group)
+
+    thread._hand_over([Missing(7)])
+    thread._turn(group)  # type: ignore[arg-type]
+    monkeypatch.setattr(consume, "GAP_S", 0.0)
+    thread._begin_epoch()
+    thread._hand_over([Missing(7)])
+
+    with pytest.raises(StateError, match="does not have the offset to read next"):
+        thread._turn(group)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ends", ["on_lost", "on_revoke"])
+@pytest.mark.parametrize("late", [False, True])
+def test_what_others_have_read_and_deleted_meanwhile_is_not_missing(
+    monkeypatch: pytest.MonkeyPatch, ends: str, late: bool
+) -> None:
+    monkeypatch.setattr(consume, "GAP_S", 0.0)
+    heard, group = Heard(), Group(records=0)
+    thread = fetching(heard, group)
+
+    for missing in (not late, late):
+        if missing:
+            thread._hand_over([Missing(7)])
+        else:
+            group.callbacks[ends](group, places(0))
+    thread._turn(group)  # type: ignore[arg-type]
+
+    assert heard.ended == [1]
+
+
+def fetching(heard: Heard, group: Group) -> ConsumeThread:
+    thread = joined(heard, group)
+    group.callbacks["on_assign"](group, places(0))
+    thread.start_fetching(1, tps(0))
+    thread._turn(group)  # type: ignore[arg-type]
+    return thread
 
 
 # ---- fences
