@@ -10,7 +10,7 @@ from typing import NamedTuple
 from harness import QUICK, LiveCluster, WorkerProcess, until
 from harness_workload import LATEST, SUBSCRIPTIONS, Workload
 
-from prove.rounds import Round
+from prove.rounds import NotJudgedError, Round
 from signal_router.testing.wire_proxy import TXN_OFFSET_COMMIT, Fault
 
 ANY = "any time"
@@ -19,6 +19,7 @@ IN_TAKE_OVERS = ("init", "take over", "restore", "restored", "announce")
 POINTS = (*IN_COMMITS, *IN_TAKE_OVERS, "revoke", "fence", ANY)
 """`fence` is met only where others take over what a dead worker left: not with static members."""
 ILLEGAL_GENERATION = 22
+FENCE_TRIES = 4
 FAULTS = ("empty disk", "kept disk", "two at once", "classic static", "classic dynamic", "consumer")
 
 
@@ -132,19 +133,29 @@ class Slaughter:
         comes.stop()
 
     def _kill_while_fencing(self, slot: str) -> None:
-        """One dies with an open transaction, and then the one that is about to end it."""
-        for worker in self._alive.values():
-            worker.await_running(within_s=60)
-        dies = self._alive[slot]
-        others = [worker for worker in self._alive.values() if worker is not dies]
-        dies.arm("commit", inputs=True)  # or it would hide nothing that the others need
-        self._publish_until_dead([dies])
-        self._round.await_struck([dies], "commit")
-        for worker in others:
-            worker.arm("fence")
-        struck = self._round.await_struck(others, "fence")
-        for each in (slot, struck.slot):
-            self._restart(each)
+        """One dies with an open transaction, and then the one that is about to end it.
+
+        The broker looks for transactions that timed out every ten seconds, and may be the first to end it.
+        """
+        for _ in range(FENCE_TRIES):
+            for worker in self._alive.values():
+                worker.await_running(within_s=60)
+            dies = self._alive[slot]
+            others = [worker for worker in self._alive.values() if worker is not dies]
+            dies.arm("commit", inputs=True)  # or it would hide nothing that the others need
+            self._publish_until_dead([dies])
+            self._round.await_struck([dies], "commit")
+            for worker in others:
+                worker.arm("fence")
+            try:
+                struck = self._round.await_struck(others, "fence", within_s=20)
+            except NotJudgedError:
+                self._restart(slot)
+                continue
+            for each in (slot, struck.slot):
+                self._restart(each)
+            return
+        raise NotJudgedError(f"in {FENCE_TRIES} tries the broker ended what a dead worker had left open before others")
 
     def _kill_at_abort(self) -> None:
         """The group's coordinator refuses offsets; whoever is about to abort for it dies."""

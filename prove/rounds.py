@@ -192,6 +192,8 @@ class Round:
         deadline = time.monotonic() + within_s
         while all(worker.alive for worker in workers):
             if time.monotonic() > deadline:
+                for worker in workers:
+                    worker.disarm()
                 logs = "\n".join(f"--- {each.slot}: {each.log[-1500:]}" for each in workers)
                 raise NotJudgedError(f'no worker has come to "{point}" within {within_s:g} s\n{logs}')
             time.sleep(0.02)
