@@ -34,6 +34,8 @@ from signal_router.runtime.worker import Worker
 
 OPEN = frozenset({"changelog", "offsets", "commit"})
 """The effects before which the client holds records of an open transaction."""
+STRUCK_S = 0.5
+"""Another thread may be the one that a signal reaches, and this one would go on until the process stands still."""
 SENT_WITHIN_S = 5.0
 """The client takes its time where it has to register partitions anew; the broker may be away as well."""
 
@@ -65,6 +67,7 @@ def strike(arm: Path, app: Application, effect: str) -> None:
         app.worker._log._producer._client.flush(SENT_WITHIN_S)  # type: ignore[union-attr]
     print(json.dumps({"struck": effect}), flush=True)
     os.kill(os.getpid(), orders["signal"])
+    time.sleep(STRUCK_S)
 
 
 def strike_before(told: Callable[[str], object], step: str) -> None:
