@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from signal_router.errors import BrokerError
+from signal_router.errors import SignalRouterError
 from signal_router.model.log import LogError, TopicPartition
 from signal_router.runtime.roster import Roster, TakeoverRecord, WorkerRecord, now_ms, partitions_by_topic
 
@@ -57,7 +57,7 @@ class FormerOwners:
             try:
                 self._announce(TakeoverRecord(slot, self._slot, partitions, now_ms()))
                 self._fence(slot)
-            except (BrokerError, LogError) as error:
+            except (SignalRouterError, LogError) as error:
                 _log.warning("former owner not fenced; its open transaction is waited for", slot=slot, error=str(error))
             else:
                 _log.info("fenced a former owner", slot=slot, partitions=partitions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from signal_router.errors import BrokerError
+from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError
 from signal_router.model.log import LogError, TopicPartition, UnknownOutcomeError
 from signal_router.runtime.former_owners import LATELY_MS, FormerOwners
 from signal_router.runtime.roster import Roster, TakeoverRecord, WorkerRecord, now_ms
@@ -72,12 +72,13 @@ def test_who_is_fenced_is_announced_before() -> None:
     assert fenced_slot == "dead"
 
 
-def test_nobody_is_fenced_without_an_announcement() -> None:
+@pytest.mark.parametrize("refusal", [BrokerError("away"), ConfigurationError("no permission to write")])
+def test_nobody_is_fenced_without_an_announcement(refusal: SignalRouterError) -> None:
     found: list[str] = []
 
     def announce(takeover: TakeoverRecord) -> None:
         if takeover.slot == "a":
-            raise BrokerError("away")
+            raise refusal
 
     workers = {slot: said(slot, {"candidates": [1]}) for slot in ("a", "b")}
     FormerOwners(Roster(workers), "me", MINE, announce, found.append)()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,14 @@ import msgspec
 import pytest
 
 from signal_router.core.tables import JoinSet, Progress
+from signal_router.errors import BrokerError, ConfigurationError, SignalRouterError
 from signal_router.model.definitions import definition, definition_key, encode_definition
 from signal_router.model.documents import read_documents
 from signal_router.model.log import InputRecord, NextOffset, TopicPartition
 from signal_router.state.store import MemoryStore
 from signal_router.testing.driver import APP, MemoryWorker, Plant
 from signal_router.verify.check import check as check_logs
-from signal_router.verify.logs import HeldLogs, NextOffsets, StoredTable
+from signal_router.verify.logs import HeldLogs, NextOffsets, Span, StoredTable
 from signal_router.verify.report import Invariant, Report, Verdict
 from signal_router.verify.spool import Spool, SpooledShards
 from signal_router.verify.transactions import Struck
@@ -692,3 +693,29 @@ def test_a_worker_on_a_store_of_its_own_is_compared_with_the_changelog(run: Run)
     assert isinstance(run.worker.store, MemoryStore)
     assert {each.slot for each in run.plant.logs().stored_tables()} == {"w1"}
     assert run.plant.logs().app.group == APP
+
+
+def test_a_transaction_of_somebody_else_on_a_topic_that_others_may_write_to_breaks_nothing(logs: HeldLogs) -> None:
+    elsewhere = TopicPartition("nowhere", 0)
+    logs.records[elsewhere], logs.spans[elsewhere] = (), Span(0, 9, 9, 4, 9)
+
+    found = check_logs(logs)[Invariant.CLOSED]
+
+    assert found.verdict is Verdict.UNJUDGED
+    assert "nowhere/0" in found.details[0]
+
+
+@pytest.mark.parametrize("error", [BrokerError("hidden"), ConfigurationError("denied")])
+def test_offsets_of_the_past_that_cannot_be_read_after_all_leave_the_rest_judged(
+    logs: HeldLogs, error: SignalRouterError
+) -> None:
+    def history() -> Iterator[tuple[TopicPartition, int]]:
+        yield from list(logs.commits or ())[:3]
+        raise error
+
+    report = check_logs(replace(logs, commits=history()))  # type: ignore[arg-type]
+
+    assert report[Invariant.OFFSETS].verdict is Verdict.UNJUDGED
+    assert error.message in report[Invariant.OFFSETS].details[0]
+    assert report.broken == ()
+    assert report[Invariant.COMPLETE].verdict is Verdict.HOLDS
