@@ -158,7 +158,11 @@ def _say_size(records: int, *, folder: Path, output: Output) -> None:
 
 
 def print_report(report: Report, about: Mapping[str, object], output: Output) -> None:
-    """Prints every finding, and below the table what is broken or missing; `about` goes into the JSON."""
+    """Prints every finding, and below the table what is broken, and each thing that is missing with what it leaves
+    open; `about` goes into the JSON.
+    """
+    from signal_router.verify.report import Verdict  # noqa: PLC0415
+
     if output.for_programs:
         output.record({"verdict": report.verdict.value, **about, "findings": report.as_json()})
         return
@@ -173,12 +177,18 @@ def print_report(report: Report, about: Mapping[str, object], output: Output) ->
     ]
     output.rows(("invariant", "verdict", "examined", "meaning"), rows)
     for each in report:
-        if each.details:
-            output.say(f"\n{each.invariant.value}: {each.verdict.value}")
+        if each.verdict is Verdict.BROKEN:
+            output.say(f"\n{each.invariant.value}: broken")
             for detail in each.details:
                 output.say(f"  {detail}")
             if each.more:
                 output.say(f"  and {each.more} more")
+    missing: dict[str, list[str]] = {}
+    for each in report:
+        for detail in each.details if each.verdict is Verdict.UNJUDGED else ():
+            missing.setdefault(detail, []).append(each.invariant.value)
+    for detail, invariants in missing.items():
+        output.say(f"\ncannot judge {', '.join(invariants)}:\n  {detail}")
     output.say(f"\n{_SAID[report.verdict.value]}")
 
 

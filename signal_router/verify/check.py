@@ -362,7 +362,8 @@ class _Check:
             if place < 0:
                 if committed.before is not None and not begun:
                     where = f'"{tp.topic}" partition {tp.partition}'
-                    self._no_matching(f"lineage does not say under which definitions {where} was read")
+                    why = "none was in force, or that lineage is gone"
+                    self._no_matching(f"lineage does not say under which definitions {where} was read: {why}")
                 continue
             self._steady_times = self._steady_times and record.timestamp >= latest
             latest = max(record.timestamp, latest)

@@ -20,6 +20,7 @@ REPORT = Report(
         Finding(Invariant.COMPLETE, Verdict.HOLDS, 7),
         Finding(Invariant.UNIQUE, Verdict.BROKEN, 7, ("trigger x stands there 2 times",), 3),
         Finding(Invariant.ORDER, Verdict.UNJUDGED, 0, ("no decision inputs stand in lineage",)),
+        Finding(Invariant.TABLES, Verdict.UNJUDGED, 0, ("no decision inputs stand in lineage", "a gap")),
     )
 )
 
@@ -37,7 +38,9 @@ def test_people_see_every_verdict_and_what_is_behind_it() -> None:
     assert "unique: broken" in lines
     assert "  trigger x stands there 2 times" in lines
     assert "  and 3 more" in lines
-    assert "order: cannot judge" in lines
+    at = lines.index("cannot judge order, tables:")
+    assert lines[at + 1] == "  no decision inputs stand in lineage"
+    assert lines[lines.index("cannot judge tables:") + 1] == "  a gap"
     assert lines[-1] == "broken: the topics do not hold what they should"
 
 
@@ -45,7 +48,7 @@ def test_programs_get_the_same_as_json() -> None:
     found = json.loads(CliRunner().invoke(shown, ["-o", "json"]).output)
 
     assert (found["verdict"], found["records"]) == ("broken", 12)
-    assert [each["verdict"] for each in found["findings"]] == ["holds", "broken", "cannot judge"]
+    assert [each["verdict"] for each in found["findings"]] == ["holds", "broken", "cannot judge", "cannot judge"]
     assert found["findings"][1]["details"] == ["trigger x stands there 2 times"]
 
 
