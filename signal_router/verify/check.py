@@ -16,7 +16,7 @@ import msgspec
 from signal_router.errors import StateError
 from signal_router.model import candidates
 from signal_router.model.candidates import Candidate
-from signal_router.model.log import InputRecord, TopicPartition
+from signal_router.model.log import InputRecord, NextOffset, TopicPartition
 from signal_router.testing.reference import (
     CandidateInput,
     DefinitionRecord,
@@ -360,7 +360,7 @@ class _Check:
                 continue
             place = bisect_right(begun, record.offset) - 1
             if place < 0:
-                if committed.before is not None and not begun:
+                if committed.before is not None and not begun and not _without_definitions(committed.after):
                     where = f'"{tp.topic}" partition {tp.partition}'
                     why = "none was in force, or that lineage is gone"
                     self._no_matching(f"lineage does not say under which definitions {where} was read: {why}")
@@ -519,6 +519,11 @@ class _Check:
 
     def _whole(self) -> Whole:
         return Whole(self._logs, self._tally, self._folds, self._destinations, self._unread)
+
+
+def _without_definitions(at: NextOffset | None) -> bool:
+    """Whether a signals partition was read up to there before any definition was in force: its offset says so."""
+    return at is not None and at.metadata.endswith(" -1")
 
 
 def _written(role: str, tp: TopicPartition, record: InputRecord, *, late: bool) -> Written:

@@ -176,3 +176,25 @@ def test_a_bad_record_from_before_the_first_definition_is_held_against_nobody():
 
     assert result.happened["dead letter"] == 1  # of the second; the first was read without a view
     assert result.violations == []
+
+
+def test_signals_from_before_any_definition_leave_nothing_open():
+    schedule = Schedule(
+        Setup(slots=1, signals_partitions=2, subscriptions=()),
+        (
+            Action(0, "start", ("w1",)),
+            Action(1, "poll", ("w1", True, 1)),
+            Action(1, "step", ("w1", 30, 1)),
+            Action(2, "publish", (0, '{"name": "A"}', 0)),
+            Action(3, "step", ("w1", 60, 2)),
+            Action(4, "apply", ("pair", "fifo", 0, 1, 1, False)),
+            Action(5, "step", ("w1", 200, 3)),
+            Action(6, "publish", (1, '{"name": "A", "params": {"k": 1}}', 0)),
+        ),
+    )
+
+    report = run(schedule).report
+
+    assert report is not None
+    assert report.differences() == []
+    assert report[Invariant.CONSERVED].verdict is Verdict.HOLDS
