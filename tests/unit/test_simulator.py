@@ -189,7 +189,7 @@ def test_signals_from_before_any_definition_leave_nothing_open():
             Action(3, "step", ("w1", 60, 2)),
             Action(4, "apply", ("pair", "fifo", 0, 1, 1, False)),
             Action(5, "step", ("w1", 200, 3)),
-            Action(6, "publish", (1, '{"name": "A", "params": {"k": 1}}', 0)),
+            Action(6, "publish", (1, '{"name": "A", "params": {"k": 1, "n": 1}}', 0)),
         ),
     )
 
