@@ -300,7 +300,7 @@ class Run:
         except SignalRouterError as error:
             self._failure = error
             return
-        self._paused.clear()
+        self._read_on()
         consumer.assign([ClientPartition(*tp, next_offset) for tp, (next_offset, _) in self._lanes.resume_at().items()])
 
     def _start(self, place: ClientPartition) -> int:
@@ -331,8 +331,14 @@ class Run:
         gone = {TopicPartition(each.topic, each.partition) for each in places}
         self._lanes.drop(gone)
         self._blame = {(tp, offset): what for (tp, offset), what in self._blame.items() if tp not in gone}
-        self._paused.clear()
+        self._read_on()
         self._last = None
+
+    def _read_on(self) -> None:
+        """Takes back every pause: the client keeps one for as long as it lives, whoever has the partition meanwhile."""
+        if self._paused:
+            self._consumer.resume([ClientPartition(*tp) for tp in self._paused])
+            self._paused.clear()
 
     def _say(self, error: KafkaError, record: Message) -> None:
         if error.code() in _DENIED:

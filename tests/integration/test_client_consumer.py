@@ -33,6 +33,7 @@ from signal_router.client import (
     Trigger,
     TriggerConsumer,
 )
+from signal_router.client import running as running_module
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.embedded import EmbeddedBroker
 from signal_router.kafka.offsets import committed_offsets
@@ -333,6 +334,38 @@ def test_partitions_that_another_consumer_takes_over_are_finished_first(topics: 
 
     # All were finished and committed before they went over, twice: not one is handled twice.
     assert Counter(number for _, number in handled) == dict.fromkeys(range(fired), 1)
+
+
+def test_a_partition_that_was_paused_before_it_changed_hands_is_read_to_its_end(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_module, "WAITING_PER_PARTITION", 10)
+    released = threading.Event()
+    calls: Counter[tuple[str, int]] = Counter()
+    handled: set[int] = set()
+
+    def handler_of(name: str) -> Callable[[Trigger], None]:
+        def handler(trigger: Trigger) -> None:
+            calls[name, trigger.position.partition if trigger.position else -1] += 1
+            if number_of(trigger) < 2 and not released.is_set():  # the first of each partition
+                raise OSError("not yet")
+            handled.add(number_of(trigger))
+
+        return handler
+
+    topics.fire(0, *range(2, 40), key="a", partition=0)
+    topics.fire(1, *range(40, 80), key="b", partition=1)
+    patient = Retries(attempts=10_000, first_s=0.05, longest_s=0.1)
+    first, second = topics.consumer(retries=patient), topics.consumer(retries=patient)
+
+    with running(first, handler_of("first")):
+        until(lambda: calls["first", 0] > 2 and calls["first", 1] > 2, "both partitions are held up")
+        with running(second, handler_of("second")):
+            until(lambda: calls["second", 0] + calls["second", 1] > 2, "the other consumer's share", within_s=60)
+        released.set()
+        until(lambda: topics.committed() == 80, "offsets", within_s=60)
+
+    assert handled == set(range(80))
 
 
 def test_an_event_loop_awaits_its_handlers(topics: Topics) -> None:
