@@ -676,6 +676,26 @@ def test_an_output_that_no_topic_takes_parks_its_own_trigger_only(topics: Topics
     assert b"MSG_SIZE_TOO_LARGE" in (dict(parked.headers)["sr_parked_error"] or b"")
 
 
+def test_an_output_for_a_partition_that_is_not_there_parks_its_own_trigger_only(topics: Topics) -> None:
+    topics.fire(*range(6), partition=0)
+
+    def handler(trigger: Trigger, transaction: Transaction) -> None:
+        partition = 7 if number_of(trigger) == 2 else 0
+        transaction.produce(topics.outputs, json.dumps({"n": number_of(trigger)}), partition=partition)
+
+    consumer = topics.consumer()
+    started = Running(lambda: consumer.run_exactly_once(handler, transactional_id=f"{topics.group}-x"))
+    until(lambda: len(topics.read(topics.outputs)) == 5, "outputs", within_s=90)
+    consumer.stop()
+    started.thread.join(30)
+
+    assert started.error is None
+    assert numbers(topics.read(topics.outputs)) == [0, 1, 3, 4, 5]
+    (parked,) = topics.read(topics.parked)
+    assert parked.document["params"] == {"n": 2}
+    assert b"_UNKNOWN_PARTITION" in (dict(parked.headers)["sr_parked_error"] or b"")
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_a_broker_that_dies_or_stands_still_is_waited_for_and_outputs_are_there_once(
