@@ -285,7 +285,7 @@ class Run:
             found = self._consumer.committed([ClientPartition(*tp) for tp in tps], ASKED_WITHIN_S)
         except KafkaException as error:
             raise BrokerError(f"committed offsets cannot be read: {error.args[0].str()}") from error
-        return {TopicPartition(each.topic, each.partition): (each.offset, True) for each in found if each.offset >= 0}
+        return _in_group(found)
 
     # --- the group
 
@@ -363,6 +363,17 @@ def _fencing(metadata: object) -> bytes:
     if not isinstance(metadata, bytes) or not GroupMetadata.decode(metadata).fences:
         raise BrokerError(f"the group gave partitions, but no membership: {metadata!r}")
     return metadata
+
+
+def _in_group(found: list[ClientPartition]) -> dict[TopicPartition, tuple[int, bool]]:
+    """The offsets that a group has. What could not be asked is not taken for none: its consumer would begin anew."""
+    for each in found:
+        if each.error is not None:
+            raise BrokerError(
+                f"the committed offset of {each.topic}/{each.partition} cannot be read: {each.error.str()}",
+                hint="nothing is skipped: start again once the group can be asked",
+            )
+    return {TopicPartition(each.topic, each.partition): (each.offset, True) for each in found if each.offset >= 0}
 
 
 def _place(record: Message) -> Position:
