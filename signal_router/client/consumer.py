@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from signal_router.client.trigger import Trigger
     from signal_router.kafka.settings import Connection
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class TriggerConsumer:
@@ -74,7 +74,7 @@ class TriggerConsumer:
         self._handler_within_s = handler_within_s
         self._stopping = threading.Event()
 
-    def run(self, handler: Callable[[Trigger], object], *, stop_on: Iterable[int] = _SIGNALS) -> None:
+    def run(self, handler: Callable[[Trigger], object], *, stop_on: Iterable[int] = SIGNALS) -> None:
         """Calls the handler for each trigger until `stop`, or one of the signals `stop_on`; what is in hand is
         finished.
 
@@ -95,7 +95,7 @@ class TriggerConsumer:
         transactional_id: str,
         source: str | None = None,
         form: Form = "json",
-        stop_on: Iterable[int] = _SIGNALS,
+        stop_on: Iterable[int] = SIGNALS,
     ) -> None:
         """Calls the handler with each trigger and a transaction, until `stop` or a signal.
 

@@ -34,11 +34,13 @@ from signal_router.client import (
     TriggerConsumer,
 )
 from signal_router.client import running as running_module
+from signal_router.client import transaction as transaction_module
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.embedded import EmbeddedBroker
 from signal_router.kafka.offsets import committed_offsets
 from signal_router.kafka.publish import Publisher
 from signal_router.kafka.topics import topic_text
+from signal_router.kafka.transaction import MAX_RECORD_BYTES
 from signal_router.model.log import OutputRecord, TopicPartition
 
 pytestmark = pytest.mark.kafka
@@ -389,6 +391,33 @@ def test_an_event_loop_awaits_its_handlers(topics: Topics) -> None:
     assert topics.committed() == 5
 
 
+def test_a_signal_ends_all_consumers_of_an_event_loop(topics: Topics) -> None:
+    handled: Counter[str] = Counter()
+
+    async def main() -> None:
+        def run(name: str, stop_on: tuple[int, ...] = (signal.SIGTERM,)) -> asyncio.Task[None]:
+            consumer = AsyncTriggerConsumer(topics.connection, group=f"{topics.group}{name}", park_to=topics.parked)
+
+            async def handler(_: Trigger) -> None:
+                handled[name] += 1
+                if name == "short":
+                    consumer.stop()
+
+            return asyncio.ensure_future(consumer.run(handler, stop_on=stop_on))
+
+        first, short, second = run("first"), run("short"), run("second")
+        topics.fire(1)
+        await asyncio.wait_for(short, 60)  # it does not take the signal with it
+        while len(handled) < 3:
+            await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(asyncio.gather(first, second), 60)
+
+    asyncio.run(main())
+
+    assert handled == {"first": 1, "short": 1, "second": 1}
+
+
 # ---- processes
 
 
@@ -676,12 +705,18 @@ def test_an_output_that_no_topic_takes_parks_its_own_trigger_only(topics: Topics
     assert b"MSG_SIZE_TOO_LARGE" in (dict(parked.headers)["sr_parked_error"] or b"")
 
 
-def test_an_output_for_a_partition_that_is_not_there_parks_its_own_trigger_only(topics: Topics) -> None:
+@pytest.mark.parametrize("why", ["_UNKNOWN_PARTITION", "MSG_SIZE_TOO_LARGE"])
+def test_an_output_that_the_client_refuses_at_once_parks_its_own_trigger_only(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(transaction_module, "_LARGEST_BYTES", 1 << 40)  # what the client itself says is looked at here
     topics.fire(*range(6), partition=0)
 
     def handler(trigger: Trigger, transaction: Transaction) -> None:
-        partition = 7 if number_of(trigger) == 2 else 0
-        transaction.produce(topics.outputs, json.dumps({"n": number_of(trigger)}), partition=partition)
+        refused = number_of(trigger) == 2
+        partition = 7 if refused and why == "_UNKNOWN_PARTITION" else 0
+        value = bytes(MAX_RECORD_BYTES) if refused and not partition else json.dumps({"n": number_of(trigger)})
+        transaction.produce(topics.outputs, value, partition=partition)
 
     consumer = topics.consumer()
     started = Running(lambda: consumer.run_exactly_once(handler, transactional_id=f"{topics.group}-x"))
@@ -693,7 +728,7 @@ def test_an_output_for_a_partition_that_is_not_there_parks_its_own_trigger_only(
     assert numbers(topics.read(topics.outputs)) == [0, 1, 3, 4, 5]
     (parked,) = topics.read(topics.parked)
     assert parked.document["params"] == {"n": 2}
-    assert b"_UNKNOWN_PARTITION" in (dict(parked.headers)["sr_parked_error"] or b"")
+    assert why.encode() in (dict(parked.headers)["sr_parked_error"] or b"")
 
 
 @pytest.mark.timeout(240)
