@@ -377,6 +377,46 @@ def test_a_program_that_never_waits_sends_what_it_published_before_it_ends(
     assert len(there(broker, admin, topic)) == 100
 
 
+def test_a_close_logs_the_failures_that_nobody_was_told_of(
+    broker: object, admin: AdminClient, topic: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    signals = SignalProducer(str(broker), prefix=prefix, source="s")
+    signals.publish("A", id="before").result()
+    lower(admin, topic, "2000")
+    delivery = signals.publish("A", id="large", payload=os.urandom(4_000).hex())
+    while not delivery.done:
+        signals.poll(1)
+
+    signals.close()  # nobody has asked
+
+    assert '"large" was not delivered' in caplog.text
+
+
+def test_the_end_of_a_program_logs_the_failures_that_nobody_was_told_of(
+    broker: object, admin: AdminClient, topic: str, prefix: str
+) -> None:
+    program = f"""
+        import os
+        from signal_router.client import SignalProducer
+
+        signals = SignalProducer({str(broker)!r}, prefix={prefix!r}, source="s")
+        signals.publish("A", id="before").result()
+        print("ready", flush=True)
+        input()
+        signals.publish("A", id="large", payload=os.urandom(4_000).hex())
+    """
+    arguments = [sys.executable, "-c", textwrap.dedent(program)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        lower(admin, topic, "2000")
+        _, said = process.communicate("\n", timeout=60)
+
+    assert process.returncode == 0
+    assert '"large" was not delivered' in said
+
+
 # ---- in an event loop
 
 
