@@ -267,11 +267,18 @@ class Run:
             self._lanes.begin(tp, next_offset, known=known)
             try:
                 self._consumer.seek(ClientPartition(tp.topic, tp.partition, next_offset))
-                if tp in self._paused:
-                    self._consumer.resume([ClientPartition(tp.topic, tp.partition)])
-            except KafkaException as error:  # it is not ours any more; the callback is on its way
-                _log.info("partition %s/%d cannot be read again: %s", tp.topic, tp.partition, error.args[0].str())
-        self._paused.clear()
+            except KafkaException as error:
+                self._not_read_again(tp, error.args[0].str())
+        self._read_on()
+
+    def _not_read_again(self, tp: TopicPartition, why: str) -> None:
+        """Takes nothing more from a partition: the client goes on behind what has to be handled again."""
+        self._lanes.drop([tp])
+        if tp in {TopicPartition(each.topic, each.partition) for each in self._consumer.assignment()}:
+            raise BrokerError(
+                f"{tp.topic}/{tp.partition} cannot be read again: {why}", hint="nothing is skipped: start again"
+            )
+        _log.info("partition %s/%d is not read again: %s", tp.topic, tp.partition, why)  # its callback is on its way
 
     def _take_blame(self, item: Item[_Work], why: str) -> None:
         failures, _ = self._blame.get((item.tp, item.offset), (0, ""))
