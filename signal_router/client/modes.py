@@ -211,8 +211,13 @@ class ExactlyOnce(Mode):
     def _look_at_destinations(self) -> None:
         """Learns what new destinations take: a batch that is too large for its topic fails with all its records."""
         new = {record.topic for record in self._records} - self._destinations
-        if new:
+        if not new:
+            return
+        try:
             self._batch_bytes = batch_bytes(self._connection, new, self._batch_bytes)
+        except BrokerError as error:
+            _log.warning("destinations are looked at before the next transaction again: %s", error)
+        else:
             self._destinations |= new
 
     def _undone(self, error: AbortableError) -> UndoneError:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -22,6 +23,7 @@ from harness import Read, read_topics, until
 
 from signal_router.client import (
     AsyncTriggerConsumer,
+    BrokerError,
     ConfigurationError,
     Connection,
     FencedError,
@@ -32,9 +34,11 @@ from signal_router.client import (
     Transaction,
     Trigger,
     TriggerConsumer,
+    modes,
 )
 from signal_router.client import running as running_module
 from signal_router.client import transaction as transaction_module
+from signal_router.client.connecting import batch_bytes
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.embedded import EmbeddedBroker
 from signal_router.kafka.offsets import committed_offsets
@@ -662,7 +666,19 @@ def test_outputs_of_a_call_that_failed_are_not_written_and_it_is_parked_in_the_e
     assert dict(parked.headers)["sr_parked_attempts"] == b"3"
 
 
-def test_many_outputs_for_a_topic_that_takes_small_batches_are_all_written(topics: Topics) -> None:
+@pytest.mark.parametrize("looks_in_vain", [0, 1])
+def test_many_outputs_for_a_topic_that_takes_small_batches_are_all_written(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, looks_in_vain: int
+) -> None:
+    looked: Counter[str] = Counter()
+
+    def look(*given: Any) -> int:
+        looked["at destinations"] += 1
+        if looked["at destinations"] <= looks_in_vain:
+            raise BrokerError("no broker answers")
+        return batch_bytes(*given)
+
+    monkeypatch.setattr(modes, "batch_bytes", look)
     small = f"{topics.connection.prefix}small"
     settings = {"max.message.bytes": "20000"}
     for future in topics.admin.create_topics([NewTopic(small, 1, 1, config=settings)]).values():
