@@ -35,7 +35,7 @@ HINTS = {
     "denied": "grant this client WRITE on the topic, and on its transactional id if it has one",
     "too-large": "this signal or a neighbour in its batch: raise max.message.bytes of the topic, or send a reference",
     "timed-out": "it may have arrived or not: publish it again with the same id, a repeat does no harm",
-    "given-up": "it was never sent: publish it again with the same id",
+    "given-up": "it may have been sent already: publish it again with the same id, a repeat does no harm",
     "queue-full": "the brokers take less than this program gives: publish slower, or raise queue_timeout_s",
     "refused": "publish it again with the same id once the cause is gone",
     "fenced": "give each process a transactional id of its own",
@@ -64,6 +64,9 @@ class Waiting(Protocol):
 
     def poll(self, timeout_s: float) -> None:
         """Serves reports for so long at most."""
+
+    def ended(self, delivery: Delivery) -> None:
+        """Takes note that the client is done with a delivery."""
 
     def failed(self, error: DeliveryError) -> None:
         """Keeps the failure of a delivery until somebody was told."""
@@ -159,6 +162,7 @@ class Delivery:
             failure = not_delivered(message.topic() or "", error, self.id)
             self._waiting.failed(failure)  # before another thread can see it, and say that it was told
             self._error = failure
+        self._waiting.ended(self)
         if self._on_done is not None:
             self._on_done(self)
 

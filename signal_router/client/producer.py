@@ -104,6 +104,7 @@ class SignalProducer(Publishing[Delivery]):
         super().__init__(
             SignalWriter(source=source, form=form, traceparent=traceparent, limit_bytes=min(signal_bytes, limit))
         )
+        self._open: dict[Delivery, None] = {}  # in their order
         self._failures = Failures()
         self._unserved = 0
         self._committing = threading.Lock()  # a transactional client has one transaction at a time
@@ -183,7 +184,7 @@ class SignalProducer(Publishing[Delivery]):
 
         Raises:
             DeliveryError: it has not within `timeout_s` (by default the delivery time-out), or a signal failed whose
-                `result` nobody asked for.
+                `result` nobody asked for. Its `ids` are those that are still open, or those that failed.
         """
         client = self._client
         if client is not None:
@@ -191,8 +192,9 @@ class SignalProducer(Publishing[Delivery]):
             deadline = time.monotonic() + limit
             while client.flush(0.2) and time.monotonic() < deadline:  # short, so that Ctrl-C is heard
                 pass
-            if left := len(client):
-                raise DeliveryError(f"{left} signals were not acknowledged in {limit:g} s", reason="timed-out", ids=())
+            if len(client) and (ids := tuple(delivery.id for delivery in tuple(self._open))):
+                text = f"{len(ids)} signals were not acknowledged in {limit:g} s"
+                raise DeliveryError(text, reason="timed-out", ids=ids)
         if (failed := self._failures.take()) is not None:
             raise failed
 
@@ -216,12 +218,12 @@ class SignalProducer(Publishing[Delivery]):
         if client is None:
             raise self._without_client()
         delivery = Delivery(record.id, self, on_done)
+        self._open[delivery] = None  # before its report can come
         try:
-            client.produce(self.topic, record.value, key, -1, delivery.report, None, 0, record.headers)  # type: ignore[arg-type]
-        except BufferError:
-            self._send_when_room(client, record, key, delivery)
-        except KafkaException as error:
-            raise not_delivered(self.topic, error.args[0], record.id) from error
+            self._hand_over(client, record, key, delivery)
+        except BaseException:
+            self.ended(delivery)
+            raise
         self._unserved += 1
         if self._unserved >= _SERVE_EVERY:
             self._unserved = 0
@@ -240,6 +242,10 @@ class SignalProducer(Publishing[Delivery]):
         if (client := self._client) is not None:
             client.poll(timeout_s)
 
+    def ended(self, delivery: Delivery) -> None:
+        """Forgets a delivery that the client is done with."""
+        self._open.pop(delivery, None)
+
     def failed(self, error: DeliveryError) -> None:
         """Keeps a failure until `flush`, or its delivery's `result`, has told it."""
         self._failures.add(error)
@@ -250,23 +256,24 @@ class SignalProducer(Publishing[Delivery]):
 
     # --- inside
 
-    def _send_when_room(self, client: Producer, record: SignalRecord, key: Key, delivery: Delivery) -> None:
-        deadline = time.monotonic() + self._queue_timeout_s
+    def _hand_over(self, client: Producer, record: SignalRecord, key: Key, delivery: Delivery) -> None:
+        """Gives the client a signal, and waits where it has no room for it."""
+        deadline: float | None = None
         while True:
-            client.poll(0.05)
             try:
                 client.produce(self.topic, record.value, key, -1, delivery.report, None, 0, record.headers)  # type: ignore[arg-type]
             except BufferError:
-                if time.monotonic() < deadline:
-                    continue
-                raise DeliveryError(
-                    f'signal "{record.id}" was not sent: {len(client)} wait already, for {self._queue_timeout_s:g} s',
-                    reason="queue-full",
-                    ids=(record.id,),
-                ) from None
+                if deadline is None:
+                    deadline = time.monotonic() + self._queue_timeout_s
+                elif time.monotonic() >= deadline:
+                    text = f'signal "{record.id}" was not sent: {len(client)} wait already'
+                    text += f", for {self._queue_timeout_s:g} s"
+                    raise DeliveryError(text, reason="queue-full", ids=(record.id,)) from None
+                client.poll(0.05)
             except KafkaException as error:
                 raise not_delivered(self.topic, error.args[0], record.id) from error
-            return
+            else:
+                return
 
     def _without_client(self) -> ConfigurationError:
         if self._transactions is None:

@@ -303,6 +303,10 @@ def test_a_broker_that_stands_still_fills_the_queue_and_then_everything_says_so(
     sent: list[str] = []
 
     try:
+        early = signals.publish("A", id="early")
+        with pytest.raises(DeliveryError) as short:
+            signals.flush(0.2)
+        sent.append(early.id)
         with pytest.raises(DeliveryError) as full:
             sent.extend(signals.publish("A", id=str(number)).id for number in range(1_000))
         with pytest.raises(DeliveryError) as late:
@@ -310,8 +314,9 @@ def test_a_broker_that_stands_still_fills_the_queue_and_then_everything_says_so(
     finally:
         own_broker.resume()
 
+    assert (short.value.reason, short.value.ids) == ("timed-out", ("early",))
     assert full.value.reason == "queue-full"
-    assert full.value.ids == (str(len(sent)),)
+    assert full.value.ids == (str(len(sent) - 1),)
     assert late.value.reason == "timed-out"
     assert set(late.value.ids) == set(sent)  # each one that was taken is accounted for
     with signals:  # the same again, by id
@@ -339,6 +344,7 @@ def test_a_block_and_a_close_account_for_every_signal_while_the_broker_stands_st
 
     assert sorted(late.value.ids, key=int) == [str(number) for number in range(300)]
     assert [delivery.error and delivery.error.reason for delivery in deliveries] == ["given-up"] * 10
+    assert "may have been sent" in str(deliveries[0].error and deliveries[0].error.hint)
     with pytest.raises(ConfigurationError, match="is closed"):
         closed.publish("A")
 
