@@ -85,7 +85,8 @@ class AsyncSignalProducer:
         future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
 
         def on_done(delivery: Delivery) -> None:
-            producer.told(delivery)
+            if delivery.error is not None:
+                producer.told(delivery.error)
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(_settle, future, delivery)
 

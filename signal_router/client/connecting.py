@@ -58,11 +58,12 @@ def writable(connection: Connection, topic: str) -> int:
 
 
 def batch_bytes(connection: Connection, topics: Iterable[str], at_most: int) -> int:
-    """The largest batch that all these topics take; what cannot be looked at is no limit, and fails when written to."""
-    try:
-        limits, _ = verify_destinations(connect(connection), topics, frozenset())
-    except BrokerError:
-        return at_most
+    """The largest batch that all these topics take; one that is refused is no limit, and fails when written to.
+
+    Raises:
+        BrokerError: no broker answers.
+    """
+    limits, _ = verify_destinations(connect(connection), topics, frozenset())
     return min([at_most, *(limit - HEADROOM_BYTES for limit in limits.values())])
 
 

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from signal_router.client.trigger import Trigger
     from signal_router.kafka.settings import Connection
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_SESSION_MS = 45_000
+"""librdkafka's own default: after so long without a heartbeat the group takes a process for dead."""
+_SHORTEST_SESSION_MS = 6_000
+"""The brokers' own `group.min.session.timeout.ms`."""
 
 
 class TriggerConsumer:
@@ -48,7 +53,11 @@ class TriggerConsumer:
         retries: how often, and after which pauses.
         start: where a new group begins: with the `earliest` trigger that is there, or behind the `latest`.
         handler_within_s: how long a call of the handler may take. One that takes longer loses its partitions, and
-            another consumer handles its trigger again.
+            another consumer handles its trigger again. Not less than the session time-out, which is 45 s, or this
+            where it is less; brokers take 6 s at least.
+
+    Raises:
+        ConfigurationError: the connection says something else than it may, or `handler_within_s` is too little.
     """
 
     def __init__(
@@ -71,10 +80,11 @@ class TriggerConsumer:
         self._wanted = Wanted(named, frozenset(_several(subscriptions)), start, group)
         self._park_to = park_to
         self._retries = retries or Retries()
-        self._handler_within_s = handler_within_s
+        self._within_ms = int(handler_within_s * 1000)
+        self._session_ms = _session_ms(self._cluster, self._within_ms)
         self._stopping = threading.Event()
 
-    def run(self, handler: Callable[[Trigger], object], *, stop_on: Iterable[int] = _SIGNALS) -> None:
+    def run(self, handler: Callable[[Trigger], object], *, stop_on: Iterable[int] = SIGNALS) -> None:
         """Calls the handler for each trigger until `stop`, or one of the signals `stop_on`; what is in hand is
         finished.
 
@@ -95,7 +105,7 @@ class TriggerConsumer:
         transactional_id: str,
         source: str | None = None,
         form: Form = "json",
-        stop_on: Iterable[int] = _SIGNALS,
+        stop_on: Iterable[int] = SIGNALS,
     ) -> None:
         """Calls the handler with each trigger and a transaction, until `stop` or a signal.
 
@@ -149,11 +159,23 @@ class TriggerConsumer:
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "auto.offset.reset": "error",  # triggers that are gone are not skipped
-            "max.poll.interval.ms": int(self._handler_within_s * 1000),
+            "max.poll.interval.ms": self._within_ms,
             "allow.auto.create.topics": False,
             "log_level": 0,
         }
-        return self._cluster.consumer_config(ours)
+        return self._cluster.consumer_config(ours, defaults={"session.timeout.ms": self._session_ms})
+
+
+def _session_ms(connection: Connection, within_ms: int) -> int:
+    """The session time-out, which the client does not let be longer than a handler may take."""
+    given = connection.overrides.get("session.timeout.ms", "")
+    session_ms = int(given) if given.isdecimal() else max(min(_SESSION_MS, within_ms), _SHORTEST_SESSION_MS)
+    if within_ms < session_ms:
+        raise ConfigurationError(
+            f"handler_within_s is {within_ms / 1000:g}, less than the session time-out of {session_ms / 1000:g} s",
+            hint="a handler may take as long as the session, or longer; session.timeout.ms is a setting",
+        )
+    return session_ms
 
 
 def _topic_of_triggers(connection: Connection) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -34,12 +35,17 @@ HINTS = {
     "denied": "grant this client WRITE on the topic, and on its transactional id if it has one",
     "too-large": "this signal or a neighbour in its batch: raise max.message.bytes of the topic, or send a reference",
     "timed-out": "it may have arrived or not: publish it again with the same id, a repeat does no harm",
-    "given-up": "it was never sent: publish it again with the same id",
+    "given-up": "it may have been sent already: publish it again with the same id, a repeat does no harm",
     "queue-full": "the brokers take less than this program gives: publish slower, or raise queue_timeout_s",
     "refused": "publish it again with the same id once the cause is gone",
     "fenced": "give each process a transactional id of its own",
 }
 """Every reason why a signal was not delivered, with what to do."""
+
+KEPT = 100_000
+"""How many failures are kept until somebody asks: about a kilobyte each. A program that never asks must not grow."""
+
+_TOLD = 3
 
 
 class DeliveryError(BrokerError):
@@ -59,11 +65,49 @@ class Waiting(Protocol):
     def poll(self, timeout_s: float) -> None:
         """Serves reports for so long at most."""
 
-    def failed(self, delivery: Delivery) -> None:
-        """Keeps a delivery that failed until somebody was told."""
+    def ended(self, delivery: Delivery) -> None:
+        """Takes note that the client is done with a delivery."""
 
-    def told(self, delivery: Delivery) -> None:
+    def failed(self, error: DeliveryError) -> None:
+        """Keeps the failure of a delivery until somebody was told."""
+
+    def told(self, error: DeliveryError) -> None:
         """Forgets a failure of which somebody was told."""
+
+
+class Failures:
+    """Failures of which nobody was told yet: the latest `at_most`, and how many there were before them."""
+
+    def __init__(self, at_most: int = KEPT) -> None:
+        self._at_most = at_most
+        self._errors: dict[DeliveryError, None] = {}  # in their order; each is itself only
+        self._left_out = 0
+        self._changing = threading.RLock()  # whoever serves reports adds; a handler of a signal may flush meanwhile
+
+    def add(self, error: DeliveryError) -> None:
+        """Keeps one; the oldest makes room where there is none."""
+        with self._changing:
+            if len(self._errors) >= self._at_most:
+                del self._errors[next(iter(self._errors))]
+                self._left_out += 1
+            self._errors[error] = None
+
+    def remove(self, error: DeliveryError) -> None:
+        """Forgets one, if it is there."""
+        with self._changing:
+            self._errors.pop(error, None)
+
+    def joined(self) -> DeliveryError | None:
+        """One error for all, if there is any."""
+        with self._changing:
+            return joined([*self._errors], left_out=self._left_out) if self._errors or self._left_out else None
+
+    def take(self) -> DeliveryError | None:
+        """One error for all, which are forgotten by it."""
+        with self._changing:
+            error = self.joined()
+            self._errors, self._left_out = {}, 0
+        return error
 
 
 class Delivery:
@@ -105,8 +149,9 @@ class Delivery:
             self._waiting.poll(min(left, 0.05))  # short: another thread may be the one that takes the report
         if self._sent is not None:
             return self._sent
-        self._waiting.told(self)
-        raise cast("DeliveryError", self._error)
+        error = cast("DeliveryError", self._error)
+        self._waiting.told(error)
+        raise error
 
     def report(self, error: KafkaError | None, message: Message) -> None:
         """Takes the client's report."""
@@ -114,10 +159,27 @@ class Delivery:
             partition, offset = message.partition(), message.offset()
             self._sent = Sent(-1 if partition is None else partition, -1 if offset is None else offset)
         else:
-            self._error = not_delivered(message.topic() or "", error, self.id)
-            self._waiting.failed(self)
+            failure = not_delivered(message.topic() or "", error, self.id)
+            self._waiting.failed(failure)  # before another thread can see it, and say that it was told
+            self._error = failure
+        self._waiting.ended(self)
         if self._on_done is not None:
             self._on_done(self)
+
+
+def joined(errors: list[DeliveryError], *, left_out: int = 0) -> DeliveryError:
+    """One error for all: the first few in words, the ids of all but those that were `left_out`."""
+    if len(errors) == 1 and not left_out:
+        return errors[0]
+    told = [f"  {error.message}" for error in errors[:_TOLD]]
+    if len(errors) > _TOLD:
+        told.append(f"  … and {len(errors) - _TOLD} more")
+    if left_out:
+        told.append(f"  … and {left_out} before them, whose ids are not kept")
+    ids = tuple(id_ for error in errors for id_ in error.ids)
+    reason = errors[0].reason if errors else "refused"
+    text = f"{len(errors) + left_out} signals were not delivered:\n" + "\n".join(told)
+    return DeliveryError(text, reason=reason, ids=ids)
 
 
 def not_delivered(topic: str, error: KafkaError, id_: str) -> DeliveryError:

@@ -24,6 +24,7 @@ from signal_router.client.transaction import Transaction
 from signal_router.errors import BrokerError, FencedError
 from signal_router.kafka.publish import Publisher
 from signal_router.kafka.transaction import KafkaTransactionLog
+from signal_router.kafka.transactional_producer import DATA_ERRORS
 from signal_router.model.log import AbortableError, LogError, NextOffset, ProducerFencedError, TopicPartition
 
 if TYPE_CHECKING:
@@ -192,8 +193,9 @@ class ExactlyOnce(Mode):
         except AbortableError as error:
             raise self._undone(error) from error
         except LogError as error:
+            blamed = self._blamed(refused=_refused_at_once(error))
             self._init()
-            raise UndoneError(str(error), unknown=True) from error
+            raise UndoneError(str(error), unknown=True, blamed=blamed) from error
         self._alone = max(self._alone - self.handled, 0)
         self.handled = 0
         self._records = []
@@ -209,20 +211,31 @@ class ExactlyOnce(Mode):
     def _look_at_destinations(self) -> None:
         """Learns what new destinations take: a batch that is too large for its topic fails with all its records."""
         new = {record.topic for record in self._records} - self._destinations
-        if new:
+        if not new:
+            return
+        try:
             self._batch_bytes = batch_bytes(self._connection, new, self._batch_bytes)
+        except BrokerError as error:
+            _log.warning("destinations are looked at before the next transaction again: %s", error)
+        else:
             self._destinations |= new
 
     def _undone(self, error: AbortableError) -> UndoneError:
-        """Aborts. Of several triggers nobody knows whose record was refused, so each is tried by itself next."""
-        blamed = error.delivery and self.handled == 1
-        if error.delivery and self.handled > 1:
-            self._alone = self.handled
+        """Aborts."""
+        blamed = self._blamed(refused=error.delivery)
         try:
             self._log.abort()
         except LogError:
             self._init()
         return UndoneError(str(error), blamed=blamed)
+
+    def _blamed(self, *, refused: bool) -> bool:
+        """Says whether the trigger is to blame that was handled last. Of several nobody knows whose record was refused,
+        so each is tried by itself next.
+        """
+        if refused and self.handled > 1:
+            self._alone = self.handled
+        return refused and self.handled == 1
 
     def _take_back(self, fence: ProducerFencedError) -> None:
         """Takes the transactional id again, a few times: the brokers say the same of a transaction that timed out while
@@ -250,3 +263,9 @@ class ExactlyOnce(Mode):
                 time.sleep(0.5)
             else:
                 return
+
+
+def _refused_at_once(error: LogError) -> bool:
+    """Says whether the client did not even take a record, for what it is; the log then knows no outcome."""
+    cause = error.__cause__
+    return isinstance(cause, KafkaException) and cause.args[0].code() in DATA_ERRORS

@@ -14,14 +14,13 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from confluent_kafka import KafkaException, Producer
 
 from signal_router.client.connecting import HEADROOM_BYTES, connection_of, writable
-from signal_router.client.delivery import Delivery, DeliveryError, not_delivered
+from signal_router.client.delivery import Delivery, DeliveryError, Failures, joined, not_delivered
 from signal_router.client.publishing import Collected, Key, Publishing
 from signal_router.client.signal_writer import SignalRecord, SignalWriter, known_traceparent
 from signal_router.errors import ConfigurationError
@@ -50,7 +49,7 @@ _SERVE_EVERY = 128
 """How many signals are handed over before reports are served; each call costs about a microsecond."""
 _PURGED_WITHIN_S = 1.0
 _TRANSACTIONS_TRIED = 3
-_TOLD = 3
+_IDS_LOGGED = 100
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +104,8 @@ class SignalProducer(Publishing[Delivery]):
         super().__init__(
             SignalWriter(source=source, form=form, traceparent=traceparent, limit_bytes=min(signal_bytes, limit))
         )
-        self._failures: deque[Delivery] = deque()
+        self._open: dict[Delivery, None] = {}  # in their order
+        self._failures = Failures()
         self._unserved = 0
         self._committing = threading.Lock()  # a transactional client has one transaction at a time
         self._transactions: KafkaTransactionLog | None = None
@@ -115,7 +115,7 @@ class SignalProducer(Publishing[Delivery]):
             settings = cluster.producer_config(_ours(delivery_timeout_s) | batch, defaults=DEFAULTS)
             self._queue_room = int(settings["queue.buffering.max.messages"]) // 2
             self._client = _client(settings)
-            self._at_exit = weakref.finalize(self, _flush_at_exit, self._client, delivery_timeout_s)
+            self._at_exit = weakref.finalize(self, _end, self._client, delivery_timeout_s, self._failures)
         else:
             settings = cluster.producer_config(batch)
             self._transactions = KafkaTransactionLog(settings, transactional_id, init_timeout_s=delivery_timeout_s)
@@ -177,14 +177,14 @@ class SignalProducer(Publishing[Delivery]):
             except DeliveryError as error:
                 failed.append(error)
         if failed:
-            raise _joined(failed)
+            raise joined(failed)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Waits until the broker has everything that was published.
 
         Raises:
             DeliveryError: it has not within `timeout_s` (by default the delivery time-out), or a signal failed whose
-                `result` nobody asked for.
+                `result` nobody asked for. Its `ids` are those that are still open, or those that failed.
         """
         client = self._client
         if client is not None:
@@ -192,23 +192,22 @@ class SignalProducer(Publishing[Delivery]):
             deadline = time.monotonic() + limit
             while client.flush(0.2) and time.monotonic() < deadline:  # short, so that Ctrl-C is heard
                 pass
-            if left := len(client):
-                raise DeliveryError(f"{left} signals were not acknowledged in {limit:g} s", reason="timed-out", ids=())
-        failed = []
-        while self._failures:
-            failed.append(self._failures.popleft().error)
-        if failed:
-            raise _joined([error for error in failed if error is not None])
+            if len(client) and (ids := tuple(delivery.id for delivery in tuple(self._open))):
+                text = f"{len(ids)} signals were not acknowledged in {limit:g} s"
+                raise DeliveryError(text, reason="timed-out", ids=ids)
+        if (failed := self._failures.take()) is not None:
+            raise failed
 
     def close(self) -> None:
-        """Lets the client go without waiting: what the brokers have not acknowledged is given up. Idempotent."""
+        """Lets the client go without waiting: what the brokers have not acknowledged is given up, and logged with
+        every other failure of which nobody was told. Idempotent.
+        """
         client, self._client = self._client, None
         if client is not None:
             self._at_exit.detach()
-            if waiting := len(client):
+            if len(client):
                 client.purge()
-                client.flush(_PURGED_WITHIN_S)  # every delivery learns of it
-                _log.error("%d signals were given up unacknowledged", waiting)
+            _end(client, _PURGED_WITHIN_S, self._failures)  # every delivery learns of it
         transactions, self._transactions = self._transactions, None
         if transactions is not None:
             transactions.close()
@@ -219,12 +218,12 @@ class SignalProducer(Publishing[Delivery]):
         if client is None:
             raise self._without_client()
         delivery = Delivery(record.id, self, on_done)
+        self._open[delivery] = None  # before its report can come
         try:
-            client.produce(self.topic, record.value, key, -1, delivery.report, None, 0, record.headers)  # type: ignore[arg-type]
-        except BufferError:
-            self._send_when_room(client, record, key, delivery)
-        except KafkaException as error:
-            raise not_delivered(self.topic, error.args[0], record.id) from error
+            self._hand_over(client, record, key, delivery)
+        except BaseException:
+            self.ended(delivery)
+            raise
         self._unserved += 1
         if self._unserved >= _SERVE_EVERY:
             self._unserved = 0
@@ -243,34 +242,38 @@ class SignalProducer(Publishing[Delivery]):
         if (client := self._client) is not None:
             client.poll(timeout_s)
 
-    def failed(self, delivery: Delivery) -> None:
-        """Keeps a failure until `flush`, or its `result`, has told it."""
-        self._failures.append(delivery)
+    def ended(self, delivery: Delivery) -> None:
+        """Forgets a delivery that the client is done with."""
+        self._open.pop(delivery, None)
 
-    def told(self, delivery: Delivery) -> None:
-        """Forgets a failure that its `result` told."""
-        with suppress(ValueError):
-            self._failures.remove(delivery)
+    def failed(self, error: DeliveryError) -> None:
+        """Keeps a failure until `flush`, or its delivery's `result`, has told it."""
+        self._failures.add(error)
+
+    def told(self, error: DeliveryError) -> None:
+        """Forgets a failure that its delivery's `result` told."""
+        self._failures.remove(error)
 
     # --- inside
 
-    def _send_when_room(self, client: Producer, record: SignalRecord, key: Key, delivery: Delivery) -> None:
-        deadline = time.monotonic() + self._queue_timeout_s
+    def _hand_over(self, client: Producer, record: SignalRecord, key: Key, delivery: Delivery) -> None:
+        """Gives the client a signal, and waits where it has no room for it."""
+        deadline: float | None = None
         while True:
-            client.poll(0.05)
             try:
                 client.produce(self.topic, record.value, key, -1, delivery.report, None, 0, record.headers)  # type: ignore[arg-type]
             except BufferError:
-                if time.monotonic() < deadline:
-                    continue
-                raise DeliveryError(
-                    f'signal "{record.id}" was not sent: {len(client)} wait already, for {self._queue_timeout_s:g} s',
-                    reason="queue-full",
-                    ids=(record.id,),
-                ) from None
+                if deadline is None:
+                    deadline = time.monotonic() + self._queue_timeout_s
+                elif time.monotonic() >= deadline:
+                    text = f'signal "{record.id}" was not sent: {len(client)} wait already'
+                    text += f", for {self._queue_timeout_s:g} s"
+                    raise DeliveryError(text, reason="queue-full", ids=(record.id,)) from None
+                client.poll(0.05)
             except KafkaException as error:
                 raise not_delivered(self.topic, error.args[0], record.id) from error
-            return
+            else:
+                return
 
     def _without_client(self) -> ConfigurationError:
         if self._transactions is None:
@@ -323,10 +326,12 @@ def _client(settings: dict[str, Any]) -> Producer:
         raise ConfigurationError(f"kafka client settings are refused: {error.args[0].str()}") from error
 
 
-def _flush_at_exit(client: Producer, within_s: float) -> None:
-    """Sends what a program left behind that neither left the context nor flushed."""
+def _end(client: Producer, within_s: float, failures: Failures) -> None:
+    """Sends what a program left behind that neither left the context nor flushed, and logs what nobody was told of."""
     if len(client) and (left := client.flush(within_s)):
-        _log.error("%d signals were not acknowledged before the program ended", left)
+        _log.error("%d signals were not acknowledged before their producer ended", left)
+    if (untold := failures.joined()) is not None:
+        _log.error("%s (ids: %s)", untold.message, ", ".join(untold.ids[:_IDS_LOGGED]))
 
 
 def _recovered(transactions: KafkaTransactionLog, error: LogError, ids: tuple[str, ...]) -> None:
@@ -358,16 +363,3 @@ def _transaction_failed(error: LogError, ids: tuple[str, ...]) -> DeliveryError:
     else:
         reason = "timed-out" if isinstance(error, UnknownOutcomeError) else "refused"
     return DeliveryError(f"the transaction failed: {error}", reason=reason, ids=ids)
-
-
-def _joined(errors: list[DeliveryError]) -> DeliveryError:
-    """One error for all: the first few in words, the ids of all."""
-    if len(errors) == 1:
-        return errors[0]
-    told = [f"  {error.message}" for error in errors[:_TOLD]]
-    if len(errors) > _TOLD:
-        told.append(f"  … and {len(errors) - _TOLD} more")
-    ids = tuple(id_ for error in errors for id_ in error.ids)
-    return DeliveryError(
-        f"{len(errors)} signals were not delivered:\n" + "\n".join(told), reason=errors[0].reason, ids=ids
-    )

@@ -267,11 +267,18 @@ class Run:
             self._lanes.begin(tp, next_offset, known=known)
             try:
                 self._consumer.seek(ClientPartition(tp.topic, tp.partition, next_offset))
-                if tp in self._paused:
-                    self._consumer.resume([ClientPartition(tp.topic, tp.partition)])
-            except KafkaException as error:  # it is not ours any more; the callback is on its way
-                _log.info("partition %s/%d cannot be read again: %s", tp.topic, tp.partition, error.args[0].str())
-        self._paused.clear()
+            except KafkaException as error:
+                self._not_read_again(tp, error.args[0].str())
+        self._read_on()
+
+    def _not_read_again(self, tp: TopicPartition, why: str) -> None:
+        """Takes nothing more from a partition: the client goes on behind what has to be handled again."""
+        self._lanes.drop([tp])
+        if tp in {TopicPartition(each.topic, each.partition) for each in self._consumer.assignment()}:
+            raise BrokerError(
+                f"{tp.topic}/{tp.partition} cannot be read again: {why}", hint="nothing is skipped: start again"
+            )
+        _log.info("partition %s/%d is not read again: %s", tp.topic, tp.partition, why)  # its callback is on its way
 
     def _take_blame(self, item: Item[_Work], why: str) -> None:
         failures, _ = self._blame.get((item.tp, item.offset), (0, ""))
@@ -285,7 +292,7 @@ class Run:
             found = self._consumer.committed([ClientPartition(*tp) for tp in tps], ASKED_WITHIN_S)
         except KafkaException as error:
             raise BrokerError(f"committed offsets cannot be read: {error.args[0].str()}") from error
-        return {TopicPartition(each.topic, each.partition): (each.offset, True) for each in found if each.offset >= 0}
+        return _in_group(found)
 
     # --- the group
 
@@ -300,7 +307,7 @@ class Run:
         except SignalRouterError as error:
             self._failure = error
             return
-        self._paused.clear()
+        self._read_on()
         consumer.assign([ClientPartition(*tp, next_offset) for tp, (next_offset, _) in self._lanes.resume_at().items()])
 
     def _start(self, place: ClientPartition) -> int:
@@ -331,8 +338,14 @@ class Run:
         gone = {TopicPartition(each.topic, each.partition) for each in places}
         self._lanes.drop(gone)
         self._blame = {(tp, offset): what for (tp, offset), what in self._blame.items() if tp not in gone}
-        self._paused.clear()
+        self._read_on()
         self._last = None
+
+    def _read_on(self) -> None:
+        """Takes back every pause: the client keeps one for as long as it lives, whoever has the partition meanwhile."""
+        if self._paused:
+            self._consumer.resume([ClientPartition(*tp) for tp in self._paused])
+            self._paused.clear()
 
     def _say(self, error: KafkaError, record: Message) -> None:
         if error.code() in _DENIED:
@@ -357,6 +370,17 @@ def _fencing(metadata: object) -> bytes:
     if not isinstance(metadata, bytes) or not GroupMetadata.decode(metadata).fences:
         raise BrokerError(f"the group gave partitions, but no membership: {metadata!r}")
     return metadata
+
+
+def _in_group(found: list[ClientPartition]) -> dict[TopicPartition, tuple[int, bool]]:
+    """The offsets that a group has. What could not be asked is not taken for none: its consumer would begin anew."""
+    for each in found:
+        if each.error is not None:
+            raise BrokerError(
+                f"the committed offset of {each.topic}/{each.partition} cannot be read: {each.error.str()}",
+                hint="nothing is skipped: start again once the group can be asked",
+            )
+    return {TopicPartition(each.topic, each.partition): (each.offset, True) for each in found if each.offset >= 0}
 
 
 def _place(record: Message) -> Position:

@@ -31,13 +31,13 @@ from signal_router.model.log import (
     UnknownOutcomeError,
 )
 
-_DATA_ERRORS = frozenset({
+DATA_ERRORS = frozenset({
     KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError.INVALID_MSG_SIZE, KafkaError.INVALID_RECORD,
     KafkaError.INVALID_TIMESTAMP, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.POLICY_VIOLATION,
     KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION,
     KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
 })  # fmt: skip
-"""Delivery errors that a record or its destination is to blame for; time-outs and lost connections are not."""
+"""Errors that a record or its destination is to blame for; time-outs and lost connections are not."""
 
 _GROUP_REFUSALS = frozenset({
     KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION, KafkaError.FENCED_INSTANCE_ID,
@@ -169,7 +169,7 @@ class TransactionalProducer:
 
     def _on_untracked(self, error: KafkaError | None, message: Message) -> None:
         # Of a failed batch every record reports the batch's error, and what was queued behind it a purge.
-        if error is not None and (self._delivery_error is None or error.code() in _DATA_ERRORS):
+        if error is not None and (self._delivery_error is None or error.code() in DATA_ERRORS):
             self._delivery_error, self._undelivered_topic = error, message.topic()
 
     def _produce_when_room(self, record: OutputRecord, callback: DeliveryCallback | None) -> None:
@@ -229,7 +229,7 @@ class TransactionalProducer:
         self.unexplained = error.code() == KafkaError._INCONSISTENT and self._delivery_error is None
         if cause is not error:
             text += f' ({cause.name()}, topic "{self._undelivered_topic}")'
-        return AbortableError(text, delivery=cause.code() in _DATA_ERRORS or self._destination_missing(cause))
+        return AbortableError(text, delivery=cause.code() in DATA_ERRORS or self._destination_missing(cause))
 
     def _destination_missing(self, cause: KafkaError) -> bool:
         """Says whether records timed out because their topic is missing: the client waits for it, and says no more."""
@@ -240,7 +240,7 @@ class TransactionalProducer:
             found = self._client.list_topics(topic, 2.0).topics.get(topic)
         except KafkaException:
             return False
-        return found is None or (found.error is not None and found.error.code() in _DATA_ERRORS)
+        return found is None or (found.error is not None and found.error.code() in DATA_ERRORS)
 
     def _produce_error(self, raised: KafkaException) -> LogError:
         """Finds the transaction's real error where produce says only that it is impossible now.

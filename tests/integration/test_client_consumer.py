@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -22,6 +23,7 @@ from harness import Read, read_topics, until
 
 from signal_router.client import (
     AsyncTriggerConsumer,
+    BrokerError,
     ConfigurationError,
     Connection,
     FencedError,
@@ -32,12 +34,17 @@ from signal_router.client import (
     Transaction,
     Trigger,
     TriggerConsumer,
+    modes,
 )
+from signal_router.client import running as running_module
+from signal_router.client import transaction as transaction_module
+from signal_router.client.connecting import batch_bytes
 from signal_router.kafka.admin_client import connect
 from signal_router.kafka.embedded import EmbeddedBroker
 from signal_router.kafka.offsets import committed_offsets
 from signal_router.kafka.publish import Publisher
 from signal_router.kafka.topics import topic_text
+from signal_router.kafka.transaction import MAX_RECORD_BYTES
 from signal_router.model.log import OutputRecord, TopicPartition
 
 pytestmark = pytest.mark.kafka
@@ -335,6 +342,38 @@ def test_partitions_that_another_consumer_takes_over_are_finished_first(topics: 
     assert Counter(number for _, number in handled) == dict.fromkeys(range(fired), 1)
 
 
+def test_a_partition_that_was_paused_before_it_changed_hands_is_read_to_its_end(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_module, "WAITING_PER_PARTITION", 10)
+    released = threading.Event()
+    calls: Counter[tuple[str, int]] = Counter()
+    handled: set[int] = set()
+
+    def handler_of(name: str) -> Callable[[Trigger], None]:
+        def handler(trigger: Trigger) -> None:
+            calls[name, trigger.position.partition if trigger.position else -1] += 1
+            if number_of(trigger) < 2 and not released.is_set():  # the first of each partition
+                raise OSError("not yet")
+            handled.add(number_of(trigger))
+
+        return handler
+
+    topics.fire(0, *range(2, 40), key="a", partition=0)
+    topics.fire(1, *range(40, 80), key="b", partition=1)
+    patient = Retries(attempts=10_000, first_s=0.05, longest_s=0.1)
+    first, second = topics.consumer(retries=patient), topics.consumer(retries=patient)
+
+    with running(first, handler_of("first")):
+        until(lambda: calls["first", 0] > 2 and calls["first", 1] > 2, "both partitions are held up")
+        with running(second, handler_of("second")):
+            until(lambda: calls["second", 0] + calls["second", 1] > 2, "the other consumer's share", within_s=60)
+        released.set()
+        until(lambda: topics.committed() == 80, "offsets", within_s=60)
+
+    assert handled == set(range(80))
+
+
 def test_an_event_loop_awaits_its_handlers(topics: Topics) -> None:
     topics.fire(*range(5))
     handled: list[int] = []
@@ -354,6 +393,33 @@ def test_an_event_loop_awaits_its_handlers(topics: Topics) -> None:
 
     assert sorted(handled) == list(range(5))
     assert topics.committed() == 5
+
+
+def test_a_signal_ends_all_consumers_of_an_event_loop(topics: Topics) -> None:
+    handled: Counter[str] = Counter()
+
+    async def main() -> None:
+        def run(name: str, stop_on: tuple[int, ...] = (signal.SIGTERM,)) -> asyncio.Task[None]:
+            consumer = AsyncTriggerConsumer(topics.connection, group=f"{topics.group}{name}", park_to=topics.parked)
+
+            async def handler(_: Trigger) -> None:
+                handled[name] += 1
+                if name == "short":
+                    consumer.stop()
+
+            return asyncio.ensure_future(consumer.run(handler, stop_on=stop_on))
+
+        first, short, second = run("first"), run("short"), run("second")
+        topics.fire(1)
+        await asyncio.wait_for(short, 60)  # it does not take the signal with it
+        while len(handled) < 3:
+            await asyncio.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(asyncio.gather(first, second), 60)
+
+    asyncio.run(main())
+
+    assert handled == {"first": 1, "short": 1, "second": 1}
 
 
 # ---- processes
@@ -600,7 +666,19 @@ def test_outputs_of_a_call_that_failed_are_not_written_and_it_is_parked_in_the_e
     assert dict(parked.headers)["sr_parked_attempts"] == b"3"
 
 
-def test_many_outputs_for_a_topic_that_takes_small_batches_are_all_written(topics: Topics) -> None:
+@pytest.mark.parametrize("looks_in_vain", [0, 1])
+def test_many_outputs_for_a_topic_that_takes_small_batches_are_all_written(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, looks_in_vain: int
+) -> None:
+    looked: Counter[str] = Counter()
+
+    def look(*given: Any) -> int:
+        looked["at destinations"] += 1
+        if looked["at destinations"] <= looks_in_vain:
+            raise BrokerError("no broker answers")
+        return batch_bytes(*given)
+
+    monkeypatch.setattr(modes, "batch_bytes", look)
     small = f"{topics.connection.prefix}small"
     settings = {"max.message.bytes": "20000"}
     for future in topics.admin.create_topics([NewTopic(small, 1, 1, config=settings)]).values():
@@ -641,6 +719,32 @@ def test_an_output_that_no_topic_takes_parks_its_own_trigger_only(topics: Topics
     (parked,) = topics.read(topics.parked)
     assert parked.document["params"] == {"n": 2}
     assert b"MSG_SIZE_TOO_LARGE" in (dict(parked.headers)["sr_parked_error"] or b"")
+
+
+@pytest.mark.parametrize("why", ["_UNKNOWN_PARTITION", "MSG_SIZE_TOO_LARGE"])
+def test_an_output_that_the_client_refuses_at_once_parks_its_own_trigger_only(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(transaction_module, "_LARGEST_BYTES", 1 << 40)  # what the client itself says is looked at here
+    topics.fire(*range(6), partition=0)
+
+    def handler(trigger: Trigger, transaction: Transaction) -> None:
+        refused = number_of(trigger) == 2
+        partition = 7 if refused and why == "_UNKNOWN_PARTITION" else 0
+        value = bytes(MAX_RECORD_BYTES) if refused and not partition else json.dumps({"n": number_of(trigger)})
+        transaction.produce(topics.outputs, value, partition=partition)
+
+    consumer = topics.consumer()
+    started = Running(lambda: consumer.run_exactly_once(handler, transactional_id=f"{topics.group}-x"))
+    until(lambda: len(topics.read(topics.outputs)) == 5, "outputs", within_s=90)
+    consumer.stop()
+    started.thread.join(30)
+
+    assert started.error is None
+    assert numbers(topics.read(topics.outputs)) == [0, 1, 3, 4, 5]
+    (parked,) = topics.read(topics.parked)
+    assert parked.document["params"] == {"n": 2}
+    assert why.encode() in (dict(parked.headers)["sr_parked_error"] or b"")
 
 
 @pytest.mark.timeout(240)

@@ -303,6 +303,10 @@ def test_a_broker_that_stands_still_fills_the_queue_and_then_everything_says_so(
     sent: list[str] = []
 
     try:
+        early = signals.publish("A", id="early")
+        with pytest.raises(DeliveryError) as short:
+            signals.flush(0.2)
+        sent.append(early.id)
         with pytest.raises(DeliveryError) as full:
             sent.extend(signals.publish("A", id=str(number)).id for number in range(1_000))
         with pytest.raises(DeliveryError) as late:
@@ -310,8 +314,9 @@ def test_a_broker_that_stands_still_fills_the_queue_and_then_everything_says_so(
     finally:
         own_broker.resume()
 
+    assert (short.value.reason, short.value.ids) == ("timed-out", ("early",))
     assert full.value.reason == "queue-full"
-    assert full.value.ids == (str(len(sent)),)
+    assert full.value.ids == (str(len(sent) - 1),)
     assert late.value.reason == "timed-out"
     assert set(late.value.ids) == set(sent)  # each one that was taken is accounted for
     with signals:  # the same again, by id
@@ -339,6 +344,7 @@ def test_a_block_and_a_close_account_for_every_signal_while_the_broker_stands_st
 
     assert sorted(late.value.ids, key=int) == [str(number) for number in range(300)]
     assert [delivery.error and delivery.error.reason for delivery in deliveries] == ["given-up"] * 10
+    assert "may have been sent" in str(deliveries[0].error and deliveries[0].error.hint)
     with pytest.raises(ConfigurationError, match="is closed"):
         closed.publish("A")
 
@@ -375,6 +381,46 @@ def test_a_program_that_never_waits_sends_what_it_published_before_it_ends(
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
 
     assert len(there(broker, admin, topic)) == 100
+
+
+def test_a_close_logs_the_failures_that_nobody_was_told_of(
+    broker: object, admin: AdminClient, topic: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    signals = SignalProducer(str(broker), prefix=prefix, source="s")
+    signals.publish("A", id="before").result()
+    lower(admin, topic, "2000")
+    delivery = signals.publish("A", id="large", payload=os.urandom(4_000).hex())
+    while not delivery.done:
+        signals.poll(1)
+
+    signals.close()  # nobody has asked
+
+    assert '"large" was not delivered' in caplog.text
+
+
+def test_the_end_of_a_program_logs_the_failures_that_nobody_was_told_of(
+    broker: object, admin: AdminClient, topic: str, prefix: str
+) -> None:
+    program = f"""
+        import os
+        from signal_router.client import SignalProducer
+
+        signals = SignalProducer({str(broker)!r}, prefix={prefix!r}, source="s")
+        signals.publish("A", id="before").result()
+        print("ready", flush=True)
+        input()
+        signals.publish("A", id="large", payload=os.urandom(4_000).hex())
+    """
+    arguments = [sys.executable, "-c", textwrap.dedent(program)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, text=True, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        lower(admin, topic, "2000")
+        _, said = process.communicate("\n", timeout=60)
+
+    assert process.returncode == 0
+    assert '"large" was not delivered' in said
 
 
 # ---- in an event loop
