@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from confluent_kafka import Consumer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from signal_router.kafka.choice import BrokerChoice, choose_broker
@@ -58,6 +59,7 @@ class _Sharing:
             if not self._state.exists():
                 self._choice = choose_broker()
                 self._choice.start()
+                _await_groups(self._choice.bootstrap)
                 found = {"bootstrap": self._choice.bootstrap, "kind": self._choice.kind, "reason": self._choice.reason}
                 self._state.write_text(json.dumps(found))
             return SharedBroker(**json.loads(self._state.read_text()))
@@ -101,6 +103,13 @@ def ways(request: pytest.FixtureRequest) -> dict[str, str]:
     """Group protocol and way of the candidates together, where workers come and go."""
     protocol, candidates = request.param
     return {"protocol": protocol, "candidates": candidates}
+
+
+def _await_groups(bootstrap: str) -> None:
+    """A fresh broker makes the topic of committed offsets when first asked, and tests should not wait for that."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "first"})
+    consumer.committed([TopicPartition("nowhere", 0)], timeout=60)
+    consumer.close()
 
 
 @pytest.fixture(scope="session")

@@ -773,7 +773,7 @@ def test_a_broker_that_dies_or_stands_still_is_waited_for_and_outputs_are_there_
             own_broker.resume()
         topics.admin = connect(topics.connection)
         assert started.error is None
-    until(lambda: len(topics.read(topics.outputs)) >= fired, "all outputs", within_s=90)
+    until(lambda: len(topics.read(topics.outputs)) >= fired, "all outputs", within_s=150)
     consumer.stop()
     started.thread.join(40)
 
