@@ -316,7 +316,9 @@ MUTANTS: Mapping[str, Mutant] = {
         "reading goes on behind what was aborted; the client does not seek back", (Invariant.CONSERVED,), _NoSeek
     ),
     "producer kept after an uncertain outcome": Mutant(
-        "a straggling request ends or changes a later transaction (KIP-890)", (Invariant.OFFSETS,), _ProducerKept
+        "a straggling request ends or changes a later transaction (KIP-890)",
+        (Invariant.OFFSETS, Invariant.CONSERVED, Invariant.ONE_OUTCOME),
+        _ProducerKept,
     ),
     "random transactional id": Mutant("a new life fences nobody", (Invariant.FENCED,), _AnotherId),
     "restore to the last stable offset": Mutant(
