@@ -27,7 +27,7 @@ def play(round_: Round) -> None:
         for cluster, text in zip(clusters, (SUBSCRIPTIONS, SUBSCRIPTIONS + "---" + LATEST), strict=True):
             cluster.apply(text)
             alive.append({slot: cluster.worker(slot, times=QUICK) for slot in ("w1", "w2")})
-        works = [round_.workload(cluster) for cluster in clusters]
+        works = [round_.workload(cluster, keys=60) for cluster in clusters]
         for which in round_.deck((0, 1, 2), round_.few(12, least=3)):
             for work in works:
                 work.publish(round_.rng.randint(50, 300))
