@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from harness import PAIR, QUICK, LiveCluster, announced, until
+from harness import PAIR, QUICK, LiveCluster, announced, folded, until
 
 from prove.rounds import Round
 from signal_router.state.keys import partition_prefix
@@ -226,18 +226,6 @@ def assert_keys_are_unique(cluster: LiveCluster) -> None:
     """So compaction takes nothing of lineage that counts."""
     keys = Counter(each.key for each in cluster.read(cluster.names.lineage) if each.key != OVERWRITTEN)
     assert max(keys.values()) == 1, keys.most_common(3)
-
-
-def folded(cluster: LiveCluster) -> dict[bytes, bytes]:
-    """The changelog, folded, with the partition's prefix before every key."""
-    entries: dict[bytes, bytes] = {}
-    for record in cluster.read(cluster.names.changelog):
-        key = partition_prefix(record.partition) + (record.key or b"")
-        if record.value is None:
-            entries.pop(key, None)
-        else:
-            entries[key] = record.value
-    return entries
 
 
 def stored(state_dir: Path) -> dict[bytes, bytes]:

@@ -48,7 +48,7 @@ FULL_S = 0.5
 it, and the group and its other members wait for them.
 """
 GAP_S = 10.0
-"""How long an offset that is missing waits for news of the group: twice the longest interval between two heartbeats."""
+"""How long an offset that is missing waits for news of the group: twice what brokers have as interval of heartbeats."""
 SUCCESSOR_S = 3.0
 """How long a member that was fenced looks for another worker with its slot: that one says so once it took over."""
 REJOINS = 3

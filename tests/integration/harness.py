@@ -520,6 +520,18 @@ def assert_all_fired(cluster: LiveCluster, count: int) -> None:
     assert proof.fired() == {json.dumps({"k": key}): 1 for key in range(count)}
 
 
+def folded(cluster: LiveCluster) -> dict[bytes, bytes]:
+    """The changelog, folded, with the partition's prefix before every key."""
+    entries: dict[bytes, bytes] = {}
+    for record in cluster.read(cluster.names.changelog):
+        key = partition_prefix(record.partition) + (record.key or b"")
+        if record.value is None:
+            entries.pop(key, None)
+        else:
+            entries[key] = record.value
+    return entries
+
+
 def read_topics(
     bootstrap: str, admin: AdminClient, topics: Iterable[str], *, committed: bool, only: int | None = None
 ) -> list[Read]:

@@ -6,26 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import PAIR, LiveCluster, announced, live_cluster
+from harness import PAIR, announced, folded, live_cluster
 
-from signal_router.state.keys import partition_prefix
 from signal_router.state.rocks import RocksStore
 
 pytestmark = pytest.mark.kafka
 
 PENDING = 25_000
-
-
-def folded(cluster: LiveCluster) -> dict[bytes, bytes]:
-    """The changelog, folded, with the partition's prefix before every key."""
-    entries: dict[bytes, bytes] = {}
-    for record in cluster.read(cluster.names.changelog):
-        key = partition_prefix(record.partition) + (record.key or b"")
-        if record.value is None:
-            entries.pop(key, None)
-        else:
-            entries[key] = record.value
-    return entries
 
 
 def stored(state_dir: Path) -> tuple[dict[bytes, bytes], set[bytes]]:
